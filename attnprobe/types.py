@@ -1,0 +1,260 @@
+"""Torch-free nouns shared by every layer of attnprobe, and the error tree.
+
+Nothing here imports torch, timm or pandas, so that results can be read, compared and
+reported in a process that has none of them.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+
+
+class AttnprobeError(Exception):
+    """Something a person can act on: what went wrong, with what, and what to do next.
+
+    Args:
+        cause: One sentence that names the offending thing and what was expected of it.
+        remedy: One sentence with the next step.
+    """
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(cause if not remedy else f"{cause}\n  Next step: {remedy}")
+        self.cause = cause
+        self.remedy = remedy
+
+
+class CheckpointError(AttnprobeError):
+    """A checkpoint file cannot be read, or is not what its name says."""
+
+
+class FormatError(CheckpointError):
+    """The tensors were read but no known checkpoint format explains them."""
+
+
+class PartialLoadError(CheckpointError):
+    """Encoder weights are missing, left over, or of the wrong shape."""
+
+
+class CaptureError(AttnprobeError):
+    """An attention block did not report, reported twice, or cannot be read."""
+
+
+class GeometryError(AttnprobeError):
+    """Attention without image geometry was asked for a quantity that needs one."""
+
+
+class ImagesError(AttnprobeError):
+    """No usable images were found."""
+
+
+class ResultError(AttnprobeError):
+    """A saved result is absent, incomplete, or of a newer schema."""
+
+
+class OutputError(AttnprobeError):
+    """The output folder exists, is not writable, or the disk is full."""
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Where the tokens of one attention layer lie on the input image.
+
+    Attributes:
+        rows: Patch rows of the whole layer (not of one window).
+        cols: Patch columns of the whole layer.
+        patch: Height and width of one token in input pixels at this layer's stride.
+        prefix: Tokens before the patches that have no place (CLS, distillation, registers).
+        window: Rows and columns of one attention window, or None for global attention.
+        shift: Rows and columns by which windows are shifted; (0, 0) when they are not.
+    """
+
+    rows: int
+    cols: int
+    patch: tuple[float, float]
+    prefix: int = 0
+    window: tuple[int, int] | None = None
+    shift: tuple[int, int] = (0, 0)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns over which one query's keys spread: the window or the grid."""
+        return self.window or (self.rows, self.cols)
+
+    @property
+    def patches(self) -> int:
+        """Patch keys of one query."""
+        return self.extent[0] * self.extent[1]
+
+    @property
+    def tokens(self) -> int:
+        """Keys of one query, prefix tokens included."""
+        return self.prefix + self.patches
+
+    def centres(self) -> np.ndarray:
+        """Patch centres (y, x) in input pixels, row-major, float64 [patches, 2]."""
+        rows, cols = self.extent
+        y, x = np.meshgrid(np.arange(rows), np.arange(cols), indexing="ij")
+        index = np.stack([y.ravel(), x.ravel()], axis=1)  # [patches, 2]
+        return (index + 0.5) * np.asarray(self.patch, dtype=np.float64)
+
+    def distances(self) -> np.ndarray:
+        """Euclidean distance between patch centres in input pixels, float32 [n, n].
+
+        >>> float(TokenGrid(1, 2, (16, 16)).distances()[0, 1])
+        16.0
+        """
+        centre = self.centres()
+        gap = centre[:, None, :] - centre[None, :, :]  # [n, n, 2]
+        return np.sqrt((gap**2).sum(-1)).astype(np.float32)
+
+    def pixels_per_token(self) -> float:
+        """Side of one token in input pixels (geometric mean where it is not square)."""
+        return float(np.sqrt(self.patch[0] * self.patch[1]))
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One attention layer of a model.
+
+    Attributes:
+        index: 0-based position in execution order.
+        name: Qualified module name of the attention module.
+        heads: Number of attention heads.
+        dim: Channels of one head.
+        grid: Token geometry, or None where attention has no image geometry.
+        stage: 0-based stage of a hierarchical model; 0 for plain ones.
+    """
+
+    index: int
+    name: str
+    heads: int
+    dim: int
+    grid: TokenGrid | None
+    stage: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """What a checkpoint is: architecture, origin and the preprocessing it expects.
+
+    Attributes:
+        name: Short label for tables and plots.
+        architecture: timm model name that holds the weights.
+        model_args: Keyword arguments passed to timm beside the name.
+        format: Name of the checkpoint format (see `attnprobe list formats`).
+        source: Path, catalogue name or `timm:` name the user gave.
+        sha256: Hash of the weights file, or of the tensors when there is no file.
+        input_size: Channels, height, width.
+        mean: Per-channel mean of the normalisation.
+        std: Per-channel standard deviation of the normalisation.
+        interpolation: PIL interpolation of the resize.
+        crop_pct: Centre-crop fraction of the resized short side.
+        objective: Training objective (mim, contrastive, supervised, ...) or "unknown".
+        assumed: Sentences about everything that was assumed rather than read.
+    """
+
+    name: str
+    architecture: str
+    model_args: dict[str, Any] = field(default_factory=dict)
+    format: str = "timm"
+    source: str = ""
+    sha256: str = ""
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.9
+    objective: str = "unknown"
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadLedger:
+    """What became of every tensor in a checkpoint file.
+
+    Attributes:
+        matched: Module parameters and buffers filled under their own name.
+        converted: "file name -> module name" for renamed, split or merged tensors.
+        resampled: "name: old shape -> new shape" for interpolated tables.
+        dropped: "name: reason" for tensors of the file that were not used.
+        missing: Module parameters that the file did not hold (heads only, or it is an error).
+    """
+
+    matched: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
+    resampled: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Number of entries by kind, in reading order.
+
+        >>> LoadLedger(matched=("norm.weight",)).counts()["matched"]
+        1
+        """
+        return {name: len(names) for name, names in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """Conventions of the metrics; the defaults are METRIC definitions v1.
+
+    Attributes:
+        distance_unit: px, tokens, grid (tokens x grid side) or unit (tokens / (side - 1)).
+        entropy_unit: nats or bits.
+        prefix: renormalised (drop prefix keys, rescale the row), excluded (drop, do not
+            rescale) or included (keep; a prefix key lies at distance 0).
+        average: statistic (mean of per-image statistics) or attention (statistic of the
+            image-mean attention).
+        divergence: kl, symmetric (mean of both directions) or js (Jensen-Shannon).
+        cka_tokens: mean (of patches), cls, or flat (every token).
+        cka_estimator: unbiased or biased.
+        cka_batch: Images in one CKA mini-batch, whatever the forward batch is.
+    """
+
+    distance_unit: str = "px"
+    entropy_unit: str = "nats"
+    prefix: str = "renormalised"
+    average: str = "statistic"
+    divergence: str = "kl"
+    cka_tokens: str = "mean"
+    cka_estimator: str = "unbiased"
+    cka_batch: int = 64
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything needed to say where a number came from.
+
+    Attributes:
+        weights_sha256: Hash of the checkpoint file or tensors.
+        images_sha256: Hash over the ids and contents of the images used, in order.
+        images: Number of images measured.
+        skipped: "id: reason" for images that could not be read.
+        transform: Preprocessing, one entry a step, as text.
+        versions: Package versions (attnprobe, torch, timm, python, ...).
+        device: Device name.
+        precision: Floating-point type of the forward pass.
+        kernel: Kernel implementation that measured the attention.
+        seed: Seed of the bootstrap and of any sampling.
+        command: The command line or "python".
+        created: ISO 8601 time, UTC.
+        seconds: Wall time of the measurement.
+    """
+
+    weights_sha256: str = ""
+    images_sha256: str = ""
+    images: int = 0
+    skipped: tuple[str, ...] = ()
+    transform: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    precision: str = "fp32"
+    kernel: str = "blocked"
+    seed: int = 0
+    command: str = "python"
+    created: str = ""
+    seconds: float = 0.0
