@@ -1,0 +1,50 @@
+"""Plots: one file each, found by file name; a plot draws numbers and computes none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from attnprobe.results import Result
+
+__all__ = ["Plot", "drawable"]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure that can be drawn from saved results.
+
+    Attributes:
+        name: Public name; equal to the file name.
+        title: Heading of the figure.
+        needs: Tables that a result must hold; the first one is the plot's subject.
+        draw: Draws one to eight results into one figure.
+        caption: How to read the figure, in a sentence or two.
+        minimum: Fewest results for which the figure says anything.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    draw: Callable[[list[Result]], Figure]
+    caption: str = ""
+    minimum: int = 1
+
+
+def drawable(plot: Plot, results: list[Result]) -> list[Result]:
+    """Results that hold every table the plot needs; empty when they are too few.
+
+    >>> drawable(Plot("none", "Nothing", ("absent",), draw=list), [])
+    []
+    """
+    held = [result for result in results if all(_holds(result, need) for need in plot.needs)]
+    return held if len(held) >= plot.minimum else []
+
+
+def _holds(result: Result, table: str) -> bool:
+    frame = result.tables.get(table)
+    return frame is not None and not frame.empty and bool(frame["value"].notna().any())

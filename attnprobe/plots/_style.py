@@ -1,0 +1,147 @@
+"""The look that all figures share: colours, type, panels and text that is safe to draw.
+
+Colours follow Okabe and Ito's palette, two of them darkened so that all eight keep their
+contrast on white and on near-black; grey lines are translucent for the same reason.
+"""
+
+from html import escape
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from attnprobe.results import Result
+from attnprobe.types import ResultError
+
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#C98500",
+    "#3A9AD9",
+    "#8C6BB1",
+    "#80868F",
+)
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot", "solid", "dash")
+GREY = "rgba(128,134,143,{})"
+SEQUENTIAL = "Viridis"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}
+PANEL = 360
+MOST = 8
+
+_AXIS = {
+    "showgrid": True,
+    "gridcolor": GREY.format(0.18),
+    "zeroline": False,
+    "linecolor": GREY.format(0.5),
+    "showline": True,
+    "ticks": "outside",
+    "ticklen": 4,
+    "tickcolor": GREY.format(0.5),
+    "title": {"standoff": 8},
+    "automargin": True,
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": "#6B7280"},
+        "title": {"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 16}},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": list(PALETTE),
+        "margin": {"l": 64, "r": 16, "t": 72, "b": 56},
+        "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 13}},
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+
+
+def panels(results: list[Result], *, square: bool = False) -> go.Figure:
+    """Figure with one titled panel a model; a single model needs no title.
+
+    Raises:
+        ResultError: There are no results, or more than eight.
+    """
+    if not 1 <= len(results) <= MOST:
+        raise ResultError(
+            f"a figure takes 1 to {MOST} results, not {len(results)}",
+            "choose the models that matter most",
+        )
+    count = len(results)
+    cols = COLUMNS[count]
+    rows = -(-count // cols)
+    figure = make_subplots(
+        rows=rows,
+        cols=cols,
+        shared_yaxes=False if square else "all",
+        horizontal_spacing=0.12 / cols if square else 0.05 / cols,
+        vertical_spacing=0.28 / rows if rows > 1 else 0,
+        subplot_titles=None if count == 1 else [label(result.name) for result in results],
+    )
+    figure.update_layout(template=TEMPLATE, height=72 + rows * PANEL)
+    return figure
+
+
+def spot(results: list[Result], index: int) -> dict[str, int]:
+    """Row and column of the panel of result `index`.
+
+    >>> spot([None] * 3, 2)
+    {'row': 1, 'col': 3}
+    """
+    cols = COLUMNS[len(results)]
+    return {"row": index // cols + 1, "col": index % cols + 1}
+
+
+def label(name: str, limit: int = 28) -> str:
+    """Name shortened and escaped, because plotly reads a subset of HTML in any text.
+
+    >>> label("<b>vit</b>")
+    '&lt;b&gt;vit&lt;/b&gt;'
+    """
+    short = name if len(name) <= limit else name[: limit - 1] + "…"
+    return escape(short, quote=False)
+
+
+def shared(results: list[Result], table: str, column: str = "unit") -> str:
+    """The one unit (or definition) of a table in all results.
+
+    Raises:
+        ResultError: The results disagree, so that one axis cannot show them.
+    """
+    found = {str(value) for result in results for value in result.tables[table][column].unique()}
+    if len(found) != 1:
+        raise ResultError(
+            f"the results give {table} with different {column}s: {', '.join(sorted(found))}",
+            "measure the models with the same options",
+        )
+    return found.pop()
+
+
+def titled(quantity: str, unit: str) -> str:
+    """Axis title with its unit.
+
+    >>> titled("Entropy", "nats")
+    'Entropy (nats)'
+    """
+    return f"{quantity} ({unit})" if unit else quantity
+
+
+def interval(low: float, high: float) -> str:
+    """Text of a 95 % interval, empty where there were too few images for one."""
+    return "" if pd.isna(low) or pd.isna(high) else f"<br>95 % interval {low:.4g} to {high:.4g}"
+
+
+def layer_axis(figure: go.Figure, depth: int) -> None:
+    """Number layers from 1 on the horizontal axes, thinning the ticks of deep models."""
+    step = 1 if depth <= 14 else 2 if depth <= 28 else 4
+    figure.update_xaxes(
+        title={"text": "Layer (1 = first)"},
+        tickmode="array",
+        tickvals=list(range(1, depth + 1, step)),
+        range=[0.4, depth + 0.6],
+        showgrid=False,
+    )

@@ -1,0 +1,70 @@
+"""Similarity of the outputs of every pair of layers: one square heat map a model."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from attnprobe.plots import Plot
+from attnprobe.plots import _style as style
+from attnprobe.results import Result
+
+
+def _draw(results: list[Result]) -> go.Figure:
+    figure = style.panels(results, square=True)
+    for index, result in enumerate(results):
+        figure.add_trace(_square(result), **style.spot(results, index))
+        side = f"x{index + 1}" if index else "x"
+        figure.update_yaxes(scaleanchor=side, constrain="domain", **style.spot(results, index))
+    figure.update_xaxes(title={"text": "Layer (1 = first)"}, constrain="domain")
+    figure.update_yaxes(title={"text": "Layer"})
+    figure.for_each_xaxis(_plain)
+    figure.for_each_yaxis(_plain)
+    figure.update_layout(
+        coloraxis={
+            "colorscale": style.SEQUENTIAL,
+            "cmin": 0,
+            "cmax": 1,
+            "colorbar": {"title": {"text": "CKA"}, "thickness": 12, "outlinewidth": 0},
+        }
+    )
+    return figure
+
+
+def _square(result: Result) -> go.Heatmap:
+    table = result.tables["cka"]
+    value = table.pivot(index="layer_a", columns="layer_b", values="value")
+    low, high = (
+        table.pivot(index="layer_a", columns="layer_b", values=end) for end in ("low", "high")
+    )
+    return go.Heatmap(
+        x=[layer + 1 for layer in value.columns],
+        y=[layer + 1 for layer in value.index],
+        z=_cells(value),
+        coloraxis="coloraxis",
+        hoverinfo="text",
+        hovertext=[
+            [
+                f"layers {a + 1} and {b + 1}<br>CKA {value.at[a, b]:.3f}"
+                f"{style.interval(low.at[a, b], high.at[a, b])}"
+                for b in value.columns
+            ]
+            for a in value.index
+        ],
+    )
+
+
+def _cells(frame: pd.DataFrame) -> list[list[float | None]]:
+    return frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+
+
+def _plain(axis: go.layout.XAxis | go.layout.YAxis) -> None:
+    axis.update(showgrid=False, showline=False, ticks="", dtick=None)
+
+
+PLOT = Plot(
+    "cka",
+    "Similarity between layers",
+    ("cka",),
+    _draw,
+    caption="Centred kernel alignment of the block outputs, for every pair of layers: 1 for "
+    "equal up to rotation and scale, about 0 for unrelated.",
+)
