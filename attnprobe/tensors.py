@@ -12,13 +12,17 @@ from attnprobe.types import LayerInfo
 class AttentionInputs:
     """What one attention layer computes its probabilities from.
 
+    Windowed layers put images x windows in the batch axis, image-major, so the bias may be
+    given once a window instead of once an image.
+
     Attributes:
         layer: The layer and its geometry.
-        images: Images in the batch; the batch axis holds images x windows, image-major.
+        images: Images in the batch.
         q: Queries, [batch, heads, queries, dim].
         k: Keys, [batch, heads, keys, dim].
         scale: Factor on q . k before the bias.
-        bias: Additive logits broadcastable to [batch, heads, queries, keys], or None.
+        bias: Additive logits [1 | windows | batch, 1 | heads, 1 | queries, keys], or None;
+            -inf marks pairs that carry no weight.
     """
 
     layer: LayerInfo
@@ -27,6 +31,11 @@ class AttentionInputs:
     k: Tensor
     scale: float
     bias: Tensor | None = None
+
+    @property
+    def windows(self) -> int:
+        """Windows of one image; 1 for global attention."""
+        return self.q.shape[0] // self.images
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class AttentionStats(NamedTuple):
         kl: KL divergence of head a from head b in nats, [images, heads, heads].
     """
 
-    distance: Tensor | None
-    entropy: Tensor | None
-    prefix_mass: Tensor | None
-    kl: Tensor | None
+    distance: Tensor | None = None
+    entropy: Tensor | None = None
+    prefix_mass: Tensor | None = None
+    kl: Tensor | None = None

@@ -1,0 +1,105 @@
+"""Token geometry of a layer from the model and the image it was given."""
+
+import math
+
+from timm.models import swin_transformer, swin_transformer_v2
+from torch import nn
+
+from attnprobe.types import GeometryError, TokenGrid
+
+_SWIN_BLOCKS = (swin_transformer.SwinTransformerBlock, swin_transformer_v2.SwinTransformerV2Block)
+
+
+def stage_of(name: str) -> int:
+    """Return the stage in a module name such as `layers.2.blocks.0.attn`, or 0.
+
+    >>> stage_of("layers.2.blocks.0.attn"), stage_of("blocks.7.attn")
+    (2, 0)
+    """
+    parts = name.split(".")
+    staged = len(parts) > 1 and parts[0] in ("layers", "stages") and parts[1].isdigit()
+    return int(parts[1]) if staged else 0
+
+
+def grid_of(
+    model: nn.Module, name: str, block: nn.Module, *, image: tuple[int, int], tokens: int
+) -> TokenGrid:
+    """Return the token grid of one layer and check it against the tokens that came.
+
+    Args:
+        model: The whole model.
+        name: Qualified name of the attention module.
+        block: The block around it.
+        image: Height and width of the input in pixels.
+        tokens: Keys that one query really saw.
+
+    Raises:
+        GeometryError: The grid does not explain the number of tokens.
+    """
+    if isinstance(block, _SWIN_BLOCKS):
+        grid = _window_grid(model, name, block, image)
+    else:
+        grid = _plain_grid(model, name, image)
+    if grid.tokens != tokens:
+        raise GeometryError(
+            f"{name} attends over {tokens} tokens, but a {grid.extent[0]} x {grid.extent[1]} grid "
+            f"with {grid.prefix} prefix tokens has {grid.tokens}",
+            "use the input size the checkpoint expects and switch token dropping off",
+        )
+    return grid
+
+
+def _plain_grid(model: nn.Module, name: str, image: tuple[int, int]) -> TokenGrid:
+    embed = getattr(model, "patch_embed", None)
+    projection = getattr(embed, "proj", None)
+    if not isinstance(projection, nn.Conv2d):
+        raise GeometryError(
+            f"cannot place the tokens of {name}: {type(model).__name__} has no convolutional "
+            "patch embedding",
+            "measure entropy and head_kl only, or add a geometry for this model",
+        )
+    step: tuple[int, int] = (int(projection.stride[0]), int(projection.stride[1]))
+    kernel = projection.kernel_size
+    count = math.ceil if getattr(embed, "dynamic_img_pad", False) else math.floor
+    rows, cols = (
+        count((side - size) / stride) + 1
+        for side, size, stride in zip(image, kernel, step, strict=True)
+    )
+    return TokenGrid(rows, cols, (float(step[0]), float(step[1])), prefix=_prefix(model))
+
+
+def _prefix(model: nn.Module) -> int:
+    prefix = getattr(model, "num_prefix_tokens", None)
+    if prefix is None:
+        raise GeometryError(
+            f"{type(model).__name__} does not say how many prefix tokens it has",
+            "set num_prefix_tokens on the module",
+        )
+    return int(prefix)
+
+
+def _window_grid(
+    model: nn.Module, name: str, block: nn.Module, image: tuple[int, int]
+) -> TokenGrid:
+    reduction = model.feature_info[stage_of(name)]["reduction"]
+    rows, cols = block.input_resolution
+    window = tuple(block.window_size)
+    if rows * reduction != image[0] or cols * reduction != image[1]:
+        raise GeometryError(
+            f"{name} expects a {rows * reduction} x {cols * reduction} image, got "
+            f"{image[0]} x {image[1]}",
+            "use the input size the checkpoint expects",
+        )
+    if rows % window[0] or cols % window[1]:
+        raise GeometryError(
+            f"{name}: windows of {window[0]} x {window[1]} do not tile its {rows} x {cols} grid, "
+            "and the padded tokens would be counted as image",
+            "use an input size whose grid the window divides",
+        )
+    return TokenGrid(
+        rows,
+        cols,
+        (float(reduction), float(reduction)),
+        window=window,
+        shift=tuple(block.shift_size),
+    )

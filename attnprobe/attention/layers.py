@@ -1,0 +1,67 @@
+"""Which modules of a model attend, and in which block each one lies."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from attnprobe.attention.reader import Reader
+from attnprobe.types import CaptureError
+
+# pooling heads attend from one learned query after the last block: not a layer of the encoder
+_POOLING = ("AttentionPoolLatent", "AttentionPool2d", "RotAttentionPool2d")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention module that must report.
+
+    Attributes:
+        name: Qualified name of the attention module.
+        module: The attention module.
+        block: The block around it, whose output is the layer's feature.
+        reader: How to read it.
+    """
+
+    name: str
+    module: nn.Module
+    block: nn.Module
+    reader: Reader
+
+
+def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
+    """Return every attention module with its reader, in registration order.
+
+    Raises:
+        CaptureError: There is none, or one that no reader knows.
+    """
+    known = tuple(readers)
+    sites: list[Site] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{site.name}.") for site in sites) or is_pooling(module):
+            continue
+        reader = next((reader for reader in known if reader.matches(module)), None)
+        if reader is not None:
+            sites.append(Site(name, module, model.get_submodule(name.rpartition(".")[0]), reader))
+        elif _looks_like_attention(module):
+            raise CaptureError(
+                f"no reader knows the attention of {name} ({type(module).__name__})",
+                "see `attnprobe inspect`; a reader is one file in attnprobe/attention",
+            )
+    if not sites:
+        raise CaptureError(
+            f"{type(model).__name__} has no attention layers to measure",
+            "give a vision transformer; convolutional networks have no attention",
+        )
+    return sites
+
+
+def is_pooling(module: nn.Module) -> bool:
+    """Whether a module pools tokens with a query of its own."""
+    return type(module).__name__ in _POOLING
+
+
+def _looks_like_attention(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "num_heads", None), int) and (
+        hasattr(module, "qkv") or hasattr(module, "in_proj_weight") or hasattr(module, "q_proj")
+    )

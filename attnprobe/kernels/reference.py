@@ -1,0 +1,116 @@
+"""The specification: attention statistics in float64, written as METRICS.md defines them.
+
+Every fast implementation is tested against these lines. They form whole N x N matrices,
+one image at a time, and serve the rare conventions for which no fast path exists.
+"""
+
+import torch
+from torch import Tensor
+
+from attnprobe.tensors import AttentionInputs, AttentionStats
+from attnprobe.types import TokenGrid
+
+
+def logits(inputs: AttentionInputs, window: slice) -> Tensor:
+    """Return the logits of part of the batch, float64 [part, heads, queries, keys]."""
+    q, k = inputs.q[window].double(), inputs.k[window].double()
+    scores = inputs.scale * q @ k.transpose(-2, -1)
+    if inputs.bias is None:
+        return scores
+    bias = inputs.bias.double()
+    if bias.shape[0] == inputs.windows:
+        bias = bias.repeat(inputs.images, 1, 1, 1)
+    return scores + (bias if bias.shape[0] == 1 else bias[window])
+
+
+def patch_rows(scores: Tensor, grid: TokenGrid, prefix: str) -> tuple[Tensor, Tensor]:
+    """Return probabilities of the patch queries and their logarithms.
+
+    Args:
+        scores: Logits, [..., queries, keys], prefix tokens first.
+        grid: Token geometry.
+        prefix: renormalised, excluded or included (see `MetricOptions`).
+
+    Returns:
+        Weights and log-weights, [..., patches, patches (+ prefix when included)].
+    """
+    scores = scores[..., grid.prefix :, :]
+    if prefix == "renormalised":
+        scores = scores[..., grid.prefix :]
+    log_weights = scores.log_softmax(-1)
+    if prefix == "excluded":
+        log_weights = log_weights[..., grid.prefix :]
+    return log_weights.exp(), log_weights
+
+
+def distance(weights: Tensor, grid: TokenGrid) -> Tensor:
+    """Return sum_k A'[q, k] * |c_q - c_k| in pixels; keys beyond the patches are prefix."""
+    gap = torch.as_tensor(grid.distances(), dtype=weights.dtype, device=weights.device)
+    patches = weights[..., weights.shape[-1] - grid.patches :]
+    return (patches * gap).sum(-1)
+
+
+def entropy(weights: Tensor, log_weights: Tensor) -> Tensor:
+    """Return -sum_k A' log A' in nats, with 0 log 0 = 0."""
+    return -(weights * log_weights).masked_fill(weights == 0, 0.0).sum(-1)
+
+
+def kl(weights: Tensor, log_weights: Tensor) -> Tensor:
+    """Return sum_k A'_a log(A'_a / A'_b) for all ordered pairs, [..., heads, heads, queries]."""
+    p, log_p = weights.unsqueeze(-3), log_weights.unsqueeze(-3)  # [..., a, 1, q, k]
+    log_r = log_weights.unsqueeze(-4)  # [..., 1, b, q, k]
+    # where p = 0 the term is 0 whatever the other head does, also for pairs masked in both
+    return torch.where(p == 0, 0.0, p * (log_p - log_r)).sum(-1)
+
+
+def jensen_shannon(weights: Tensor, log_weights: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence of all pairs, [..., heads, heads, queries]."""
+    p, r = weights.unsqueeze(-3), weights.unsqueeze(-4)
+    log_mix = (0.5 * (p + r)).log()
+    half = torch.where(p == 0, 0.0, p * (log_weights.unsqueeze(-3) - log_mix)).sum(-1)
+    return 0.5 * (half + half.transpose(-3, -2))
+
+
+def prefix_mass(scores: Tensor, grid: TokenGrid) -> Tensor:
+    """Return attention of patch queries on each prefix token, [..., queries, prefix]."""
+    return scores[..., grid.prefix :, :].softmax(-1)[..., : grid.prefix]
+
+
+def attention_stats(
+    inputs: AttentionInputs,
+    want: frozenset[str],
+    *,
+    prefix: str = "renormalised",
+    divergence: str = "kl",
+) -> AttentionStats:
+    """Return per-image means over patch queries (and windows), float64.
+
+    Args:
+        inputs: One layer of one batch.
+        want: Any of distance, entropy, prefix_mass, kl.
+        prefix: Convention for prefix keys.
+        divergence: kl or js, the quantity in the `kl` field.
+    """
+    rows = [
+        _image_stats(inputs, image, want, prefix=prefix, divergence=divergence)
+        for image in range(inputs.images)
+    ]
+    fields = zip(*rows, strict=True)
+    return AttentionStats(*(None if field[0] is None else torch.stack(field) for field in fields))
+
+
+def _image_stats(
+    inputs: AttentionInputs, image: int, want: frozenset[str], *, prefix: str, divergence: str
+) -> AttentionStats:
+    grid = inputs.layer.grid
+    scores = logits(inputs, slice(image * inputs.windows, (image + 1) * inputs.windows))
+    if grid is None:  # no geometry: every key counts, and there is no distance
+        grid, want = TokenGrid(1, scores.shape[-1], (1, 1)), want - {"distance"}
+    weights, log_weights = patch_rows(scores, grid, prefix)  # [windows, heads, n, keys]
+    pairs = {"kl": kl, "js": jensen_shannon}[divergence]
+    return AttentionStats(
+        distance(weights, grid).mean((0, 2)) if "distance" in want else None,
+        entropy(weights, log_weights).mean((0, 2)) if "entropy" in want else None,
+        prefix_mass(scores, grid).mean((0, 2)) if "prefix_mass" in want else None,
+        pairs(weights, log_weights).mean((0, 3)) if "kl" in want else None,
+    )
