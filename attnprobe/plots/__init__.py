@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from attnprobe.results import Result
 
-__all__ = ["Plot", "drawable"]
+__all__ = ["MOST", "Plot", "drawable"]
+
+MOST = 8  # results in one figure; the palette has no more colours
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from attnprobe.plots import MOST
 from attnprobe.results import Result
 from attnprobe.types import ResultError
 
@@ -30,7 +31,6 @@ SEQUENTIAL = "Viridis"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}
 PANEL = 360
-MOST = 8
 
 _AXIS = {
     "showgrid": True,

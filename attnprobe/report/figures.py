@@ -1,0 +1,58 @@
+"""Figures for the page: which plots apply, and their data as JSON that is safe in HTML."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from attnprobe import plugins
+from attnprobe.plots import Plot, drawable
+from attnprobe.results import Result
+
+PLOTS = "attnprobe.plots"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn plot.
+
+    Attributes:
+        plot: What it shows.
+        height: Height in CSS pixels, kept free before the figure is drawn.
+        width: Least width at which it can be read; narrower screens scroll the figure.
+        data: Traces and layout as plain JSON values.
+    """
+
+    plot: Plot
+    height: int
+    width: int
+    data: dict[str, Any]
+
+
+def figures(results: list[Result]) -> list[Figure]:
+    """Every plot in the plots folder that these results can fill."""
+    plots = [plugins.load(PLOTS, name, "PLOT") for name in plugins.names(PLOTS)]
+    return [_figure(plot, held) for plot in plots if (held := drawable(plot, results))]
+
+
+def _figure(plot: Plot, results: list[Result]) -> Figure:
+    figure = plot.draw(results)
+    domains = {tuple(axis.domain or (0, 1)) for axis in figure.select_xaxes()}
+    data = json.loads(figure.to_json() or "{}")
+    return Figure(
+        plot=plot,
+        height=int(figure.layout.height or 420),
+        width=320 if len(domains) == 1 else 300 * len(domains),
+        data={"data": data["data"], "layout": data["layout"]},
+    )
+
+
+def embed(value: Any) -> str:
+    """JSON that can stand inside a script element, whatever text is in it.
+
+    >>> "<" in embed("</script>")
+    False
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text

@@ -1,0 +1,152 @@
+"""Result tables as rows and columns for the page, with layers and heads counted from 1."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from attnprobe.results import Result
+
+COUNTED = ("layer", "head", "head_a", "head_b", "layer_a", "layer_b", "stage")
+HEADINGS = {
+    "model": "Model",
+    "layer": "Layer",
+    "head": "Head",
+    "head_a": "Head",
+    "head_b": "From head",
+    "layer_a": "Layer",
+    "layer_b": "Other layer",
+    "token": "Token",
+    "value": "Value",
+    "low": "95 % low",
+    "high": "95 % high",
+    "head_min": "Lowest head",
+    "head_max": "Highest head",
+    "head_sd": "SD of heads",
+    "uniform": "Uniform",
+    "fraction": "Of uniform",
+    "name": "Module",
+    "stage": "Stage",
+    "heads": "Heads",
+    "head_dim": "Head dim",
+    "prefix": "Prefix tokens",
+    "patches": "Keys",
+    "grid": "Grid",
+    "patch": "Token (px)",
+    "window": "Window",
+    "shift": "Shift",
+}
+TIMES = " \N{MULTIPLICATION SIGN} "
+HIDDEN = ("unit", "definition", "metric")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the page.
+
+    Attributes:
+        key: Identifier, also the name of the exported file.
+        title: Heading.
+        columns: Column names; layers and heads are named as counted from 1.
+        headings: Column headings as shown.
+        numeric: Which columns hold numbers.
+        rows: Cells: numbers, text or None.
+    """
+
+    key: str
+    title: str
+    columns: list[str]
+    headings: list[str]
+    numeric: list[bool]
+    rows: list[list[Any]]
+
+
+def table(key: str, title: str, results: list[Result], frames: list[pd.DataFrame]) -> Table | None:
+    """Frames of several results under each other, or None when there is nothing to show."""
+    pairs = [
+        frame.assign(model=result.name) if len(results) > 1 else frame
+        for result, frame in zip(results, frames, strict=True)
+        if not frame.empty
+    ]
+    if not pairs:
+        return None
+    whole = pd.concat(pairs, ignore_index=True)
+    columns = [name for name in ("model", *frames[0].columns) if name in whole.columns]
+    columns = [name for name in dict.fromkeys(columns) if _shown(whole[name])]
+    return Table(
+        key=key,
+        title=title,
+        columns=[f"{name} (from 1)" if name in COUNTED else name for name in columns],
+        headings=[HEADINGS.get(name, name.replace("_", " ")) for name in columns],
+        numeric=[pd.api.types.is_numeric_dtype(whole[name]) for name in columns],
+        rows=[
+            list(cells) for cells in zip(*(_cells(whole[name]) for name in columns), strict=True)
+        ],
+    )
+
+
+def metric_means(metric: str, results: list[Result]) -> Table | None:
+    """Layer means of one metric."""
+    frames = [_of_metric(result, metric) for result in results]
+    return table(f"{metric}_by_layer", "By layer", results, frames)
+
+
+def whole(name: str, title: str, results: list[Result]) -> Table | None:
+    """A result table as it is."""
+    return table(
+        name, title, results, [result.tables.get(name, pd.DataFrame()) for result in results]
+    )
+
+
+def geometry(results: list[Result]) -> Table | None:
+    """Layers, with sizes joined to "rows x columns"."""
+    return table(
+        "layers", "Layers and their geometry", results, [_sizes(r.layers) for r in results]
+    )
+
+
+def definitions(results: list[Result]) -> Iterator[tuple[str, str]]:
+    """Every table name with each definition that its numbers were made under."""
+    for name in dict.fromkeys(name for result in results for name in result.tables):
+        frames = [result.tables[name] for result in results if name in result.tables]
+        found = [text for frame in frames for text in _unique(frame, "definition")]
+        for text in dict.fromkeys(found):
+            yield name, text
+
+
+def _unique(frame: pd.DataFrame, column: str) -> list[str]:
+    return [str(text) for text in frame[column].dropna().unique()] if column in frame else []
+
+
+def _of_metric(result: Result, metric: str) -> pd.DataFrame:
+    means = result.tables.get("layer_means", pd.DataFrame())
+    if means.empty:
+        return means
+    return means[(means["metric"] == metric) | means["metric"].str.startswith(f"{metric}:")]
+
+
+def _sizes(layers: pd.DataFrame) -> pd.DataFrame:
+    def joined(first: str, second: str) -> list[str | None]:
+        pairs = zip(layers[first], layers[second], strict=True)
+        return [f"{a:g}{TIMES}{b:g}" if pd.notna(a) and (a or b) else None for a, b in pairs]
+
+    keep = ["layer", "name", "stage", "heads", "head_dim", "prefix", "patches"]
+    sizes = {
+        "grid": joined("rows", "cols"),
+        "patch": joined("patch_h", "patch_w"),
+        "window": joined("window_rows", "window_cols"),
+        "shift": joined("shift_rows", "shift_cols"),
+    }
+    return layers[keep].assign(**sizes)
+
+
+def _shown(column: pd.Series) -> bool:
+    return column.name not in HIDDEN and bool(column.notna().any())
+
+
+def _cells(column: pd.Series) -> list[Any]:
+    shift = 1 if column.name in COUNTED else 0
+    if not pd.api.types.is_numeric_dtype(column):
+        return [None if pd.isna(cell) else str(cell) for cell in column]
+    return [None if pd.isna(cell) else cell + shift for cell in column.tolist()]
