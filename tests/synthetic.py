@@ -119,7 +119,7 @@ def _samples(rng, metric, axes, images, top):
         for key, eps in zip(frame[[*axes]].itertuples(index=False, name=None), noise, strict=True)
     ]
     if metric == "cka":
-        frame["value"] = 1 - (frame.layer_a - frame.layer_b).abs() * 0.1
+        frame["value"] = 1 / (1 + 0.2 * (frame.layer_a - frame.layer_b).abs())
     return frame
 
 
