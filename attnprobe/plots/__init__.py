@@ -11,9 +11,31 @@ if TYPE_CHECKING:
 
     from attnprobe.results import Result
 
-__all__ = ["MOST", "Plot", "drawable"]
+__all__ = ["MOST", "NIGHT", "PALETTE", "Plot", "drawable"]
 
-MOST = 8  # results in one figure; the palette has no more colours
+# after Okabe and Ito, sky and orange darkened to keep their contrast on white
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#C98500",
+    "#3A9AD9",
+    "#8C6BB1",
+    "#80868F",
+)
+# the same hues, lighter, for dark pages
+NIGHT = (
+    "#4DA8E0",
+    "#F28C4E",
+    "#3CC79C",
+    "#E3A1C7",
+    "#E3B04B",
+    "#82C8F5",
+    "#B79AD9",
+    "#A9B0BA",
+)
+MOST = len(PALETTE)  # results in one figure
 
 
 @dataclass(frozen=True)

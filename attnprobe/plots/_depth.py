@@ -64,11 +64,12 @@ def dots(heads: pd.DataFrame, result: Result, unit: str, colour: str) -> go.Scat
     offset = ((heads["head"] + 0.5) / count - 0.5) * SPREAD
     return go.Scatter(
         name="one head",
+        legendrank=2,
         legendgroup="heads",
         mode="markers",
         x=(heads["layer"] + 1 + offset).round(4).tolist(),
         y=heads["value"].tolist(),
-        marker={"color": colour, "size": 6, "opacity": 0.5},
+        marker={"color": colour, "size": 6, "opacity": 0.55},
         hoverinfo="text",
         hovertext=[
             f"layer {row.layer + 1}, head {row.head + 1}<br>{row.value:.4g} {unit}"
@@ -81,7 +82,8 @@ def dots(heads: pd.DataFrame, result: Result, unit: str, colour: str) -> go.Scat
 def mean_line(means: pd.DataFrame, unit: str, colour: str, name: str = "") -> go.Scatter:
     """The layer means as larger marks joined by a line."""
     return go.Scatter(
-        name=name or "mean of the layer's heads",
+        name=name or "mean of the layer's heads, 95 % interval",
+        legendrank=1,
         legendgroup=name or "mean",
         mode="lines+markers",
         x=(means["layer"] + 1).tolist(),
@@ -105,6 +107,7 @@ def ribbon(means: pd.DataFrame, colour: str, group: str = "mean") -> go.Scatter 
     x = (known["layer"] + 1).tolist()
     return go.Scatter(
         name="interval",
+        legendrank=9,
         legendgroup=group,
         mode="lines",
         x=[*x, *x[::-1]],
@@ -126,6 +129,7 @@ def uniform(means: pd.DataFrame) -> go.Scatter | None:
     pairs = list(zip(known["layer"] + 1, known["uniform"], strict=True))
     return go.Scatter(
         name="uniform attention",
+        legendrank=3,
         legendgroup="uniform",
         mode="lines",
         x=[layer + side for layer, _ in pairs for side in (-0.5, 0.5)],

@@ -1,7 +1,6 @@
-"""The look that all figures share: colours, type, panels and text that is safe to draw.
+"""The look that all figures share: type, panels, axes and text that is safe to draw.
 
-Colours follow Okabe and Ito's palette, two of them darkened so that all eight keep their
-contrast on white and on near-black; grey lines are translucent for the same reason.
+Grey lines are translucent and backgrounds clear, so that a figure suits any page.
 """
 
 from html import escape
@@ -10,20 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnprobe.plots import MOST
+from attnprobe.plots import MOST, PALETTE
 from attnprobe.results import Result
 from attnprobe.types import ResultError
 
-PALETTE = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#C98500",
-    "#3A9AD9",
-    "#8C6BB1",
-    "#80868F",
-)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot", "solid", "dash")
 GREY = "rgba(128,134,143,{})"
@@ -41,17 +30,16 @@ _AXIS = {
     "ticks": "outside",
     "ticklen": 4,
     "tickcolor": GREY.format(0.5),
-    "title": {"standoff": 8},
+    "title": {"standoff": 8, "font": {"size": 13}},
     "automargin": True,
 }
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 13, "color": "#6B7280"},
-        "title": {"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 16}},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "colorway": list(PALETTE),
-        "margin": {"l": 64, "r": 16, "t": 72, "b": 56},
+        "margin": {"l": 64, "r": 16, "t": 48, "b": 52},
         "hoverlabel": {"align": "left", "font": {"family": FONT, "size": 13}},
         "legend": {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
         "xaxis": _AXIS,
@@ -82,7 +70,9 @@ def panels(results: list[Result], *, square: bool = False) -> go.Figure:
         vertical_spacing=0.28 / rows if rows > 1 else 0,
         subplot_titles=None if count == 1 else [label(result.name) for result in results],
     )
-    figure.update_layout(template=TEMPLATE, height=72 + rows * PANEL)
+    top = 16 if square and count == 1 else 48 if square or count == 1 else 72
+    figure.update_layout(template=TEMPLATE, margin={"t": top}, height=top + rows * PANEL)
+    figure.update_annotations(font={"size": 14})
     return figure
 
 
@@ -135,13 +125,22 @@ def interval(low: float, high: float) -> str:
     return "" if pd.isna(low) or pd.isna(high) else f"<br>95 % interval {low:.4g} to {high:.4g}"
 
 
-def layer_axis(figure: go.Figure, depth: int) -> None:
-    """Number layers from 1 on the horizontal axes, thinning the ticks of deep models."""
+def ticks(depth: int) -> list[int]:
+    """Layer numbers to print on an axis, counted from 1 and thinned in deep models.
+
+    >>> ticks(3)
+    [1, 2, 3]
+    """
     step = 1 if depth <= 14 else 2 if depth <= 28 else 4
+    return list(range(1, depth + 1, step))
+
+
+def layer_axis(figure: go.Figure, depth: int) -> None:
+    """Number layers from 1 on the horizontal axes."""
     figure.update_xaxes(
         title={"text": "Layer (1 = first)"},
         tickmode="array",
-        tickvals=list(range(1, depth + 1, step)),
+        tickvals=ticks(depth),
         range=[0.4, depth + 0.6],
         showgrid=False,
     )

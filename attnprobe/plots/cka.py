@@ -11,21 +11,21 @@ from attnprobe.results import Result
 def _draw(results: list[Result]) -> go.Figure:
     figure = style.panels(results, square=True)
     for index, result in enumerate(results):
-        figure.add_trace(_square(result), **style.spot(results, index))
+        place = style.spot(results, index)
+        figure.add_trace(_square(result), **place)
         side = f"x{index + 1}" if index else "x"
-        figure.update_yaxes(scaleanchor=side, constrain="domain", **style.spot(results, index))
-    figure.update_xaxes(title={"text": "Layer (1 = first)"}, constrain="domain")
-    figure.update_yaxes(title={"text": "Layer"})
-    figure.for_each_xaxis(_plain)
-    figure.for_each_yaxis(_plain)
+        ticks = style.ticks(len(result.layers))
+        figure.update_yaxes(scaleanchor=side, tickvals=ticks, **place)
+        figure.update_xaxes(tickvals=ticks, **place)
+    plain = {"constrain": "domain", "showgrid": False, "showline": False, "ticks": ""}
+    figure.update_xaxes(title={"text": "Layer (1 = first)"}, **plain)
+    figure.update_yaxes(title={"text": "Layer"}, **plain)
+    bar = {"title": {"text": "CKA"}, "thickness": 12, "outlinewidth": 0}
     figure.update_layout(
-        coloraxis={
-            "colorscale": style.SEQUENTIAL,
-            "cmin": 0,
-            "cmax": 1,
-            "colorbar": {"title": {"text": "CKA"}, "thickness": 12, "outlinewidth": 0},
-        }
+        coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar}
     )
+    if len(results) == 1:
+        figure.update_layout(height=480, meta={"narrowest": 320, "widest": 620})
     return figure
 
 
@@ -54,10 +54,6 @@ def _square(result: Result) -> go.Heatmap:
 
 def _cells(frame: pd.DataFrame) -> list[list[float | None]]:
     return frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
-
-
-def _plain(axis: go.layout.XAxis | go.layout.YAxis) -> None:
-    axis.update(showgrid=False, showline=False, ticks="", dtick=None)
 
 
 PLOT = Plot(

@@ -28,9 +28,10 @@ def _draw(results: list[Result]) -> go.Figure:
     bar = {"title": {"text": unit}, "thickness": 12, "outlinewidth": 0}
     figure.update_layout(
         template=style.TEMPLATE,
-        height=40 + 170 * sum(tall) + 24 * len(results),
-        margin={"l": 16, "t": 24, "b": 16},
+        height=24 + 156 * sum(tall) + 20 * len(results),
+        margin={"l": 16, "t": 12, "b": 12},
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "colorbar": bar},
+        meta={"narrowest": 620, "widest": 1000},
     )
     return figure
 

@@ -4,18 +4,26 @@ const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const plots = [...document.querySelectorAll("[data-figure]")];
 let printing = false;
 
-function look() {
+const CARD = { day: "#ffffff", night: "#171b21" };
+
+// the traces and layout of a figure, with hues and greys that suit the page
+function dressed(name) {
   const night = dark.matches && !printing;
-  const ink = night ? "#c9cfd8" : "#3d434c";
-  const card = night ? "#171b21" : "#ffffff";
-  return {
-    "font.color": ink,
+  const card = night ? CARD.night : CARD.day;
+  const hues = night ? { ...payload.night, "#FFFFFF": card } : {};
+  const text = JSON.stringify(payload.figures[name]);
+  const figure = JSON.parse(text, (_, value) => hues[value] ?? value);
+  Object.assign(figure.layout, {
+    font: { color: night ? "#c9cfd8" : "#3d434c" },
     paper_bgcolor: card,
     plot_bgcolor: card,
-    "hoverlabel.bgcolor": night ? "#2b313a" : "#ffffff",
-    "hoverlabel.bordercolor": "#80868f",
-    "hoverlabel.font.color": night ? "#e8eaed" : "#16191d",
-  };
+    hoverlabel: {
+      bgcolor: night ? "#2b313a" : "#ffffff",
+      bordercolor: "#80868f",
+      font: { color: night ? "#e8eaed" : "#16191d" },
+    },
+  });
+  return figure;
 }
 
 const settings = (name) => ({
@@ -25,15 +33,14 @@ const settings = (name) => ({
   toImageButtonOptions: { format: "svg", filename: name },
 });
 
-function draw(place) {
-  if (place.drawn) return place.drawn;
+function paint(place) {
   const name = place.dataset.figure;
-  const { data, layout } = payload.figures[name];
-  place.drawn = Plotly.newPlot(place, data, layout, settings(name)).then(() => paint(place));
+  const { data, layout } = dressed(name);
+  place.drawn = Plotly.react(place, data, layout, settings(name));
   return place.drawn;
 }
 
-const paint = (place) => Plotly.relayout(place, look());
+const draw = (place) => place.drawn ?? paint(place);
 const repaint = () => plots.filter((place) => place.drawn).forEach(paint);
 
 const watch = new IntersectionObserver((entries) => {
@@ -48,8 +55,7 @@ plots.forEach((place) => watch.observe(place));
 dark.addEventListener("change", repaint);
 window.addEventListener("beforeprint", () => {
   printing = true;
-  plots.forEach(draw);
-  repaint();
+  plots.forEach(paint);
 });
 window.addEventListener("afterprint", () => {
   printing = false;

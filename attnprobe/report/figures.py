@@ -18,13 +18,15 @@ class Figure:
     Attributes:
         plot: What it shows.
         height: Height in CSS pixels, kept free before the figure is drawn.
-        width: Least width at which it can be read; narrower screens scroll the figure.
+        narrowest: Least width at which it can be read; narrower screens scroll the figure.
+        widest: Greatest width that helps it, if there is one.
         data: Traces and layout as plain JSON values.
     """
 
     plot: Plot
     height: int
-    width: int
+    narrowest: int
+    widest: int | None
     data: dict[str, Any]
 
 
@@ -36,12 +38,14 @@ def figures(results: list[Result]) -> list[Figure]:
 
 def _figure(plot: Plot, results: list[Result]) -> Figure:
     figure = plot.draw(results)
-    domains = {tuple(axis.domain or (0, 1)) for axis in figure.select_xaxes()}
+    meta = figure.layout.meta or {}
+    columns = {tuple(axis.domain or (0, 1)) for axis in figure.select_xaxes()}
     data = json.loads(figure.to_json() or "{}")
     return Figure(
         plot=plot,
         height=int(figure.layout.height or 420),
-        width=320 if len(domains) == 1 else 300 * len(domains),
+        narrowest=meta.get("narrowest", 320 if len(columns) == 1 else 300 * len(columns)),
+        widest=meta.get("widest"),
         data={"data": data["data"], "layout": data["layout"]},
     )
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +10,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from attnprobe.plots import MOST
+from attnprobe.plots import MOST, NIGHT, PALETTE
 from attnprobe.report import tables
-from attnprobe.report.figures import Figure, embed, figures
+from attnprobe.report.figures import embed
+from attnprobe.report.sections import sections
 from attnprobe.report.summary import sentences
-from attnprobe.report.tables import Table
 from attnprobe.results import Result
 from attnprobe.types import LoadLedger, ResultError
 
 ABSENT = "\N{EN DASH}"
 HERE = Path(__file__).parent
 SCRIPTS = ("tables.js", "figures.js")
-LEADS = {
-    "layer_means": ("Side by side", "The layer means of all models on common axes."),
-    "distance": (
-        "Attention distance",
-        "How far from itself a patch looks: small values mean local attention.",
-    ),
-    "entropy": (
-        "Attention entropy",
-        "How widely a patch spreads its attention: zero is one single key.",
-    ),
-    "head_kl": (
-        "Head diversity",
-        "How differently the heads of one layer attend: zero means that they are equal.",
-    ),
-    "prefix_mass": (
-        "Attention on prefix tokens",
-        "How much attention patches give to tokens that have no place in the image.",
-    ),
-    "cka": (
-        "Similarity between layers",
-        "How alike the outputs of two layers are, up to rotation and scale.",
-    ),
-}
-PART_OF = {"head_kl_mean": "head_kl"}
-DETAIL = {"head_kl": "By pair of heads", "cka": "By pair of layers", "prefix_mass": "By head"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """One quantity: its words, figures and tables.
-
-    Attributes:
-        key: Anchor.
-        title: Heading.
-        lead: What the quantity means, in a sentence.
-        definitions: The exact definitions that its numbers carry.
-        figures: Figures about it.
-        shown: Table on the page.
-        hidden: Longer tables, built when they are opened.
-    """
-
-    key: str
-    title: str
-    lead: str
-    definitions: list[str]
-    figures: list[Figure]
-    shown: Table | None
-    hidden: list[Table]
 
 
 def render(results: list[Result]) -> str:
@@ -82,9 +34,10 @@ def render(results: list[Result]) -> str:
             f"a report takes 1 to {MOST} results, not {len(results)}",
             "choose the models that matter most",
         )
-    sections = _sections(results)
-    drawn = {figure.plot.name: figure.data for part in sections for figure in part.figures}
-    longer = {table.key: asdict(table) for part in sections for table in part.hidden}
+    parts = sections(results)
+    drawn = {figure.plot.name: figure.data for part in parts for figure in part.figures}
+    longer = {table.key: asdict(table) for part in parts for table in part.hidden}
+    night = dict(zip(PALETTE, NIGHT, strict=True))
     scripts = [_inert(get_plotlyjs()), *(_inert(_read(name)) for name in SCRIPTS)]
     return (
         _environment()
@@ -94,52 +47,14 @@ def render(results: list[Result]) -> str:
             title=results[0].name if len(results) == 1 else f"{len(results)} models compared",
             summaries=[(result, sentences(result)) for result in results],
             ledgers=[_ledger(result) for result in results],
-            sections=sections,
+            sections=parts,
             geometry=tables.geometry(results),
             definitions=list(tables.definitions(results)),
-            payload=Markup(embed({"figures": drawn, "tables": longer})),
-            style=Markup(_read("page.css")),
+            payload=Markup(embed({"figures": drawn, "tables": longer, "night": night})),
+            style=Markup(_read("page.css") + _swatches()),
             scripts=[Markup(text) for text in scripts],
             policy=_policy(scripts),
         )
-    )
-
-
-def _sections(results: list[Result]) -> list[Section]:
-    drawn = figures(results)
-    held = [name for result in results for name, table in result.tables.items() if len(table)]
-    found = dict.fromkeys(PART_OF.get(name, name) for name in held)
-    order = [name for name in LEADS if name in found]
-    order += sorted(name for name in found if name not in LEADS)
-    sections = [_section(name, results, drawn) for name in order]
-    return [part for part in sections if part.figures or part.shown or part.hidden]
-
-
-def _section(name: str, results: list[Result], drawn: list[Figure]) -> Section:
-    title, lead = LEADS.get(name, (name.replace("_", " ").capitalize(), ""))
-    parts = [name, *(part for part, home in PART_OF.items() if home == name)]
-    mine = [
-        figure
-        for figure in drawn
-        if PART_OF.get(figure.plot.needs[0], figure.plot.needs[0]) == name
-    ]
-    longer = [
-        tables.whole(part, DETAIL.get(part, "By head"), results)
-        for part in parts
-        if part != "layer_means"
-    ]
-    return Section(
-        key=name,
-        title=title,
-        lead=lead,
-        definitions=list(
-            dict.fromkeys(text for part, text in tables.definitions(results) if part in parts)
-        )
-        if name != "layer_means"
-        else [],
-        figures=sorted(mine, key=lambda figure: figure.plot.name),
-        shown=tables.metric_means(name, results),
-        hidden=[part for part in longer if part is not None],
     )
 
 
@@ -156,17 +71,25 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = _number
+    environment.filters["number"] = _number
     environment.filters["plain"] = _plain
     environment.filters["fact"] = _fact
     return environment
 
 
-def _number(value: Any) -> str:
-    """Four significant digits, and a dash for what was not measured."""
+def _swatches() -> str:
+    """A class for each model's colour, so that words and figures agree."""
+    day = [f".swatch-{n} {{ background: {hue}; }}" for n, hue in enumerate(PALETTE, start=1)]
+    dark = [f".swatch-{n} {{ background: {hue}; }}" for n, hue in enumerate(NIGHT, start=1)]
+    screen = "@media screen and (prefers-color-scheme: dark)"
+    return "\n".join([*day, f"{screen} {{", *dark, "}", ""])
+
+
+def _number(value: Any, places: int | None = None) -> str:
+    """A number with its column's decimals, and a dash for what was not measured."""
     if value is None:
         return ABSENT
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return str(value) if places is None else f"{value:.{places}f}"
 
 
 def _plain(value: Any) -> str:

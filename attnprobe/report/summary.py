@@ -12,7 +12,7 @@ def sentences(result: Result) -> list[str]:
 
     Every number is read from the tables; a metric that was not measured has no sentence.
     """
-    return [text for part in (_measured, _means, _pairs) for text in part(result)]
+    return [text for part in (_measured, _means, _pairs, _brackets) for text in part(result)]
 
 
 def _measured(result: Result) -> Iterator[str]:
@@ -40,8 +40,8 @@ def _distance(means: pd.DataFrame) -> str:
     if pd.notna(last.get("fraction")):
         text += f" ({_percent(means['fraction'])} of what uniform attention would give)"
     text += (
-        f"; single heads range from {means['head_min'].min():.3g} "
-        f"to {means['head_max'].max():.3g} {unit}."
+        f"; single heads range from {_short(means['head_min'].min())} "
+        f"to {_short(means['head_max'].max())} {unit}."
     )
     return text
 
@@ -74,6 +74,11 @@ def _pairs(result: Result) -> Iterator[str]:
         yield f"The outputs of the first and the last layer have a CKA of {_near(ends.iloc[0])}."
 
 
+def _brackets(result: Result) -> Iterator[str]:
+    if any(table["low"].notna().any() for table in result.tables.values() if "low" in table):
+        yield "Brackets hold 95 % intervals over images."
+
+
 def _layer_means(result: Result, metric: str) -> pd.DataFrame:
     means = result.tables.get("layer_means", pd.DataFrame())
     if means.empty:
@@ -83,8 +88,17 @@ def _layer_means(result: Result, metric: str) -> pd.DataFrame:
 
 def _near(row: pd.Series) -> str:
     if pd.isna(row["low"]) or pd.isna(row["high"]):
-        return f"{row['value']:.3g}"
-    return f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+        return _short(row["value"])
+    return f"{_short(row['value'])} [{_short(row['low'])}, {_short(row['high'])}]"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, trailing zeros kept.
+
+    >>> _short(69.0), _short(114.4)
+    ('69.0', '114')
+    """
+    return f"{value:#.3g}".rstrip(".")
 
 
 def _percent(fraction: pd.Series) -> str:

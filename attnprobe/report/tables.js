@@ -2,11 +2,9 @@
 "use strict";
 const payload = JSON.parse(document.getElementById("payload").textContent);
 
-const shown = (cell) => {
+const shown = (cell, places) => {
   if (cell === null) return "–";
-  return typeof cell === "number" && !Number.isInteger(cell)
-    ? String(Number(cell.toPrecision(4)))
-    : String(cell);
+  return places === null ? String(cell) : cell.toFixed(places);
 };
 
 function build(place, table) {
@@ -26,7 +24,7 @@ function build(place, table) {
     row.forEach((value, at) => {
       const cell = element("td", line);
       cell.dataset.value = value === null ? "" : value;
-      cell.textContent = shown(value);
+      cell.textContent = shown(value, table.places[at]);
       if (table.numeric[at]) cell.className = "number";
     });
   }

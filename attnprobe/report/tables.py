@@ -1,6 +1,6 @@
 """Result tables as rows and columns for the page, with layers and heads counted from 1."""
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ HEADINGS = {
     "layer_a": "Layer",
     "layer_b": "Other layer",
     "token": "Token",
-    "value": "Value",
+    "value": "Mean",
     "low": "95 % low",
     "high": "95 % high",
     "head_min": "Lowest head",
@@ -38,6 +38,8 @@ HEADINGS = {
     "shift": "Shift",
 }
 TIMES = " \N{MULTIPLICATION SIGN} "
+ALIKE = ("value", "low", "high", "head_min", "head_max", "head_sd", "uniform")
+DIGITS = 4
 HIDDEN = ("unit", "definition", "metric")
 
 
@@ -51,6 +53,8 @@ class Table:
         columns: Column names; layers and heads are named as counted from 1.
         headings: Column headings as shown.
         numeric: Which columns hold numbers.
+        places: Decimals shown in a column, so that points stand in one line; None for
+            text and counts.
         rows: Cells: numbers, text or None.
     """
 
@@ -59,6 +63,7 @@ class Table:
     columns: list[str]
     headings: list[str]
     numeric: list[bool]
+    places: list[int | None]
     rows: list[list[Any]]
 
 
@@ -80,6 +85,7 @@ def table(key: str, title: str, results: list[Result], frames: list[pd.DataFrame
         columns=[f"{name} (from 1)" if name in COUNTED else name for name in columns],
         headings=[HEADINGS.get(name, name.replace("_", " ")) for name in columns],
         numeric=[pd.api.types.is_numeric_dtype(whole[name]) for name in columns],
+        places=_places(whole, columns),
         rows=[
             list(cells) for cells in zip(*(_cells(whole[name]) for name in columns), strict=True)
         ],
@@ -106,13 +112,39 @@ def geometry(results: list[Result]) -> Table | None:
     )
 
 
-def definitions(results: list[Result]) -> Iterator[tuple[str, str]]:
-    """Every table name with each definition that its numbers were made under."""
-    for name in dict.fromkeys(name for result in results for name in result.tables):
-        frames = [result.tables[name] for result in results if name in result.tables]
-        found = [text for frame in frames for text in _unique(frame, "definition")]
-        for text in dict.fromkeys(found):
-            yield name, text
+def definitions(results: list[Result]) -> list[tuple[str, str]]:
+    """Every table with each definition that its numbers were made under.
+
+    `layer_means` repeats the definitions of the tables it averages; only those that no
+    other table carries are listed for it.
+    """
+    names = dict.fromkeys(name for result in results for name in result.tables)
+    found = [
+        (name, text)
+        for name in sorted(names, key=lambda name: name == "layer_means")
+        for result in results
+        for text in _unique(result.tables.get(name, pd.DataFrame()), "definition")
+    ]
+    known = {text for name, text in found if name != "layer_means"}
+    return [
+        pair for pair in dict.fromkeys(found) if pair[0] != "layer_means" or pair[1] not in known
+    ]
+
+
+def _places(frame: pd.DataFrame, columns: list[str]) -> list[int | None]:
+    """Decimals that give the largest number of a column four digits."""
+    alike = [name for name in columns if name in ALIKE]
+    return [
+        _decimals(frame[alike if name in alike else [name]])
+        if pd.api.types.is_float_dtype(frame[name])
+        else None
+        for name in columns
+    ]
+
+
+def _decimals(numbers: pd.DataFrame) -> int:
+    top = float(numbers.abs().max().max())
+    return min(8, max(0, DIGITS - 1 - math.floor(math.log10(top)))) if top > 0 else 1
 
 
 def _unique(frame: pd.DataFrame, column: str) -> list[str]:
