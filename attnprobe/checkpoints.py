@@ -1,0 +1,139 @@
+"""Any checkpoint file, catalogue name or timm name to a verified module with its ledger.
+
+file -> container -> encoder's tensors -> timm's names -> plan from shapes -> module, and every
+tensor accounted for: a layer is either loaded from the file or the load fails by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from attnprobe import architecture, building, catalogue, hub, ledgers, plans, weightfiles
+from attnprobe.formats import Format, convert, identify, unwrap
+from attnprobe.types import CheckpointError, CheckpointSpec, LoadLedger
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module whose every weight came from its checkpoint.
+
+    Attributes:
+        spec: What the checkpoint is and the preprocessing it expects.
+        module: The timm module: eval mode, no gradients, fp32.
+        ledger: What became of every tensor of the file.
+    """
+
+    spec: CheckpointSpec
+    module: nn.Module
+    ledger: LoadLedger
+
+
+def load(
+    source: str | Path,
+    *,
+    heads: int | None = None,
+    name: str | None = None,
+    trust: bool = False,
+) -> LoadedModel:
+    """Load a checkpoint file, folder, catalogue name or `timm:NAME`.
+
+    Args:
+        source: What to load; `timm:NAME?pretrained=0` gives untrained weights.
+        heads: Head count, where neither names nor shapes tell it.
+        name: Label for tables and plots.
+        trust: Let pickled code in the file run.
+
+    Raises:
+        CheckpointError: The file cannot be read, is no vision transformer, or is incomplete.
+
+    >>> load("timm:vit_tiny_patch16_224?pretrained=0").spec.format
+    'timm-random'
+    """
+    if str(source).startswith(hub.SCHEME):
+        return LoadedModel(*hub.load(str(source), name=name))
+    record = None if Path(source).exists() else catalogue.catalogue().get(str(source))
+    if record is None:
+        return _load_file(weightfiles.locate(source), str(source), heads, name, trust=trust)
+    return _load_record(record, heads, name, trust=trust)
+
+
+def inspect(source: str | Path, **options: Any) -> LoadedModel:
+    """Load a checkpoint to describe it; the same as `load`, so that it tells the truth."""
+    return load(source, **options)
+
+
+def _load_record(
+    record: catalogue.CheckpointRecord, heads: int | None, name: str | None, *, trust: bool
+) -> LoadedModel:
+    if record.source.startswith(hub.SCHEME):
+        spec, module, ledger = hub.load(record.source, name=name or record.name)
+        return LoadedModel(catalogue.complete(spec, record), module, ledger)
+    path = catalogue.local_file(record)
+    found = _load_file(path, record.name, heads, name or record.name, trust=trust)
+    return LoadedModel(catalogue.complete(found.spec, record), found.module, found.ledger)
+
+
+def _load_file(
+    path: Path, source: str, heads: int | None, name: str | None, *, trust: bool
+) -> LoadedModel:
+    opened = weightfiles.read(path, trust=trust)
+    weights = unwrap(opened.content)
+    layout = identify(weights)
+    converted = convert(weights, layout)
+    _check_extent(converted.tensors, opened)
+    shapes = architecture.shapes_of(converted, layout, weights, stated=opened.metadata, heads=heads)
+    plan = plans.plan(shapes)
+    module = building.build(plan)
+    ledger = ledgers.fill(module, converted)
+    found = building.architecture_name(plan, layout, module)
+    spec = _spec(plan, layout, opened, architecture=found, notes=weights.notes)
+    own_name = name or opened.metadata.get("name") or path.stem
+    return LoadedModel(replace(spec, name=own_name, source=source), module, ledger)
+
+
+def _spec(
+    plan: architecture.Plan,
+    layout: Format,
+    opened: weightfiles.Opened,
+    *,
+    architecture: str,
+    notes: tuple[str, ...],
+) -> CheckpointSpec:
+    stated = opened.metadata
+    mean, std = layout.normalisation
+    assumed = (*opened.notes, *notes, *plan.assumed)
+    if "mean" not in stated or "std" not in stated:
+        told = f"mean {mean}, std {std}: the custom of format {layout.name}, not in the file"
+        assumed = (*assumed, told)
+    return CheckpointSpec(
+        name="",
+        architecture=architecture,
+        model_args={key: value for key, value in plan.kwargs.items() if _is_plain(value)},
+        format=layout.name,
+        sha256=weightfiles.digest(opened.path),
+        input_size=(plan.kwargs["in_chans"], *plan.size),
+        mean=tuple(stated.get("mean", mean)),
+        std=tuple(stated.get("std", std)),
+        interpolation=stated.get("interpolation", "bicubic"),
+        crop_pct=float(stated.get("crop_pct", 0.9)),
+        objective=stated.get("objective", layout.objective),
+        assumed=assumed,
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | tuple)
+
+
+def _check_extent(tensors: Mapping[str, Tensor], opened: weightfiles.Opened) -> None:
+    """Refuse tensors that claim more elements than the whole file has bytes for."""
+    size = opened.path.stat().st_size
+    for name, tensor in tensors.items():
+        if opened.container != "npz" and tensor.numel() * tensor.element_size() > size:
+            raise CheckpointError(
+                f"{name} claims shape {list(tensor.shape)} in a file of {size} bytes",
+                "do not trust this file; get it from its authors",
+            )

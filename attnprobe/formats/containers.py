@@ -1,0 +1,162 @@
+"""Cut one encoder's tensors out of whatever mapping a training script saved.
+
+Wrapper keys (`state_dict`, `model`, `teacher`, ...) are descended, prefixes (`module.`,
+`encoder.`, ...) are found from where the patch embedding lies. What was left is said.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attnprobe.types import FormatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# the first one that is present is taken; averaged copies only where that is the custom
+WRAPPERS = (
+    "teacher",
+    "state_dict",
+    "model",
+    "module",
+    "model_state_dict",
+    "network",
+    "net",
+    "target_encoder",
+    "encoder",
+    "backbone",
+    "params",
+    "model_ema",
+    "state_dict_ema",
+    "ema",
+    "student",
+)
+COPIES = ("teacher", "student", "model_ema", "state_dict_ema", "ema", "target_encoder")
+_ANCHORS = (
+    re.compile(r"^((?:.*\.)?)patch_embed\.proj\.(?:0\.)?weight$"),
+    re.compile(r"^((?:.*/)?)embedding/kernel$"),
+    re.compile(r"^((?:.*\.)?)(?:blocks|layers)\.\d+\..*(?:attn|norm)"),
+)
+# lower is better when a file holds several copies of the encoder
+_RANKS = (("student", 3), ("momentum", 2), ("predictor", 4), ("ema", 2), ("teacher", 0))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one encoder and what lay around them.
+
+    Attributes:
+        tensors: Tensors by their name inside the encoder.
+        prefix: What was stripped from every name.
+        outside: "name: reason" for tensors that do not belong to the encoder.
+        names: Every tensor name of the unwrapped mapping, before stripping.
+        beside: Keys that lay beside the tensors at every level of the file.
+        notes: Sentences about choices made on the way.
+    """
+
+    tensors: "dict[str, Tensor]"
+    prefix: str
+    outside: dict[str, str]
+    names: frozenset[str]
+    beside: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+
+def unwrap(content: Any) -> Weights:
+    """Find the encoder in the content of a checkpoint file.
+
+    Raises:
+        FormatError: There are no tensors, or none that look like a transformer.
+    """
+    content, beside, notes = _descend(content)
+    flat = dict(_flatten(content))
+    if not flat:
+        found = ", ".join(sorted(beside)[:10]) or type(content).__name__
+        raise FormatError(
+            f"the file holds no named tensors (found: {found})",
+            "save model.state_dict() and give that file",
+        )
+    prefix, other_prefixes = _prefix(flat)
+    tensors = {name[len(prefix) :]: t for name, t in flat.items() if name.startswith(prefix)}
+    outside = {
+        name: _outside_reason(name, prefix, other_prefixes)
+        for name in flat
+        if not name.startswith(prefix)
+    }
+    if other_prefixes:
+        others = ", ".join(repr(other) for other in other_prefixes)
+        notes = (*notes, f"weights taken from {prefix!r}; the file also holds {others}")
+    return Weights(tensors, prefix, outside, frozenset(flat), beside, notes)
+
+
+def _descend(content: Any) -> tuple[Any, frozenset[str], tuple[str, ...]]:
+    beside: set[str] = set()
+    notes: list[str] = []
+    while isinstance(content, Mapping):
+        inner = [key for key in WRAPPERS if _holds_tensors(content.get(key))]
+        beside |= {key for key in content if isinstance(key, str) and not _is_tensor(content[key])}
+        if not inner or any(_is_tensor(value) for value in content.values()):
+            break
+        copies = [key for key in inner[1:] if key in COPIES]
+        if copies or inner[0] in COPIES:
+            also = f" (the file also holds {', '.join(copies)})" if copies else ""
+            notes.append(f"weights taken from {inner[0]!r}{also}")
+        content = content[inner[0]]
+    return content, frozenset(beside), tuple(notes)
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "untyped_storage")
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(
+        _is_tensor(item) or _holds_tensors(item) for item in value.values()
+    )
+
+
+def _flatten(content: Any, prefix: str = "") -> "Iterator[tuple[str, Tensor]]":
+    if not isinstance(content, Mapping):
+        return
+    for key, value in content.items():
+        if _is_tensor(value):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _prefix(names: Mapping[str, Any]) -> tuple[str, list[str]]:
+    for anchor in _ANCHORS:
+        found = {match[1] for name in names if (match := anchor.match(name))}
+        if found:
+            best, *others = sorted(found, key=_rank)
+            return best, others
+    raise _no_transformer(names)
+
+
+def _rank(prefix: str) -> tuple[int, int, str]:
+    rank = next((rank for word, rank in _RANKS if word in prefix), 1)
+    return rank, len(prefix), prefix
+
+
+def _outside_reason(name: str, prefix: str, others: list[str]) -> str:
+    copy = next((other for other in others if other and name.startswith(other)), None)
+    if copy is not None:
+        return f"another copy of the encoder ({copy!r})"
+    return f"outside the encoder ({prefix!r})"
+
+
+def _no_transformer(names: Mapping[str, Any]) -> FormatError:
+    convolutions = [name for name, t in names.items() if t.ndim == 4 and name.endswith("weight")]
+    if convolutions:
+        return FormatError(
+            f"no attention in this checkpoint: {len(convolutions)} convolution layers "
+            f"({', '.join(convolutions[:5])}, ...) and no transformer block",
+            "attnprobe measures attention heads: give a vision transformer",
+        )
+    some = ", ".join(list(names)[:8])
+    return FormatError(
+        f"no known vision transformer: expected patch_embed.proj.weight, found {some}, ...",
+        "see `attnprobe list formats` for the layouts that are read",
+    )

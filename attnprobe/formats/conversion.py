@@ -1,0 +1,66 @@
+"""Give an encoder's tensors timm's names, by the rules of its format."""
+
+import re
+from typing import TYPE_CHECKING
+
+from attnprobe.formats.containers import Weights
+from attnprobe.formats.records import Converted, Format
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_BUFFERS = "buffer, rebuilt from the geometry"
+_PREDICTION = "head of the pre-training task"
+DROP = (
+    (r"(^|\.)(relative_position_index|attn_mask|relative_coords_table)$", _BUFFERS),
+    (r"^(mask_token|masked_embed)$", "mask token, unused on whole images"),
+    (r"^decoder", "decoder of the pre-training task"),
+    (r"^(lm_head|cls_pt_layers|cls_pt_lm_head|pred|predictor|aux_head)\.", _PREDICTION),
+    (r"^heads?\.(\d+|mlp|last_layer)\.", "projection head of the pre-training task"),
+    (r"^pre_logits[./]", "representation layer between encoder and head"),
+)
+
+
+def convert(weights: Weights, layout: Format) -> Converted:
+    """Give an encoder's tensors timm's names and drop what is not the encoder's."""
+    dropped = dict(weights.outside)
+    kept: dict[str, Tensor] = {}
+    for name, tensor in weights.tensors.items():
+        reason = _reason(name, (*layout.drop, *DROP))
+        if reason is None:
+            kept[name] = tensor
+        else:
+            dropped[weights.prefix + name] = reason
+    origin: dict[str, str] = {}
+    if layout.prepare is not None:
+        kept, origin = layout.prepare(kept)
+    if layout.family.startswith("swin") and "layers.0.downsample.reduction.weight" in kept:
+        kept, origin = _later_downsample(kept)
+    renamed = {_rename(name, layout.rename): name for name in kept}
+    return Converted(
+        {new: kept[old] for new, old in renamed.items()},
+        {new: weights.prefix + origin.get(old, old) for new, old in renamed.items()},
+        dropped,
+    )
+
+
+def _reason(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
+    return next((reason for pattern, reason in rules if re.search(pattern, name)), None)
+
+
+def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _later_downsample(
+    tensors: "dict[str, Tensor]",
+) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Move patch merging from the end of a stage to the start of the next, as timm has it."""
+
+    def later(match: re.Match[str]) -> str:
+        return f"layers.{int(match[1]) + 1}.downsample."
+
+    origin = {re.sub(r"^layers\.(\d+)\.downsample\.", later, name): name for name in tensors}
+    return {new: tensors[old] for new, old in origin.items()}, origin

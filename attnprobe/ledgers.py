@@ -1,0 +1,112 @@
+"""Put converted tensors into a module and account for every one of them."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from attnprobe.formats import Converted
+from attnprobe.types import CheckpointError, LoadLedger, PartialLoadError
+
+_SHOWN = 10
+_BLOCK = re.compile(r"^((?:layers\.\d+\.)?blocks\.\d+)\.")
+_HEADS = re.compile(r"^(head|head_dist)\.")
+
+
+def fill(module: nn.Module, converted: Converted) -> LoadLedger:
+    """Load every parameter of `module` from `converted`, or fail by name.
+
+    Raises:
+        PartialLoadError: Parameters missing, tensors left over, or shapes that differ.
+        CheckpointError: Weights that are not finite.
+    """
+    expected = module.state_dict()
+    _check_missing(expected, converted)
+    _check_left_over(expected, converted)
+    _check_shapes(expected, converted)
+    ready = {name: _fp32(converted.tensors[name]) for name in expected}
+    _check_finite(ready)
+    module.load_state_dict(ready, strict=True, assign=True)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    module.eval()
+    return _ledger(converted)
+
+
+def _ledger(converted: Converted) -> LoadLedger:
+    origin = converted.origin
+    return LoadLedger(
+        matched=tuple(new for new, old in origin.items() if new == old),
+        converted=tuple(f"{old} -> {new}" for new, old in origin.items() if new != old),
+        dropped=tuple(f"{name}: {reason}" for name, reason in converted.dropped.items()),
+    )
+
+
+def _fp32(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float32).contiguous()
+
+
+def _check_missing(expected: Mapping[str, Tensor], converted: Converted) -> None:
+    missing = [name for name in expected if name not in converted.tensors]
+    if not missing:
+        return
+    whole = _whole_blocks(expected, missing)
+    cause = f"{len(missing)} weights of the encoder are missing: {listed(missing)}"
+    if whole:
+        cause = f"whole blocks are missing ({', '.join(whole)}); {cause}"
+    raise PartialLoadError(
+        cause, "the file is incomplete or of an unknown layout: get it again, or save it whole"
+    )
+
+
+def _whole_blocks(expected: Iterable[str], missing: Iterable[str]) -> list[str]:
+    """Blocks of which not a single parameter is there."""
+    absent = set(missing)
+    present = {m[1] for name in expected if name not in absent and (m := _BLOCK.match(name))}
+    blocks = dict.fromkeys(m[1] for name in missing if (m := _BLOCK.match(name)))
+    return [block for block in blocks if block not in present]
+
+
+def _check_left_over(expected: Mapping[str, Tensor], converted: Converted) -> None:
+    left = [converted.origin[name] for name in converted.tensors if name not in expected]
+    if left:
+        raise PartialLoadError(
+            f"{len(left)} tensors of the file have no place in the model: {listed(left)}",
+            "this is a variant that is not read; report its release and these names",
+        )
+
+
+def _check_shapes(expected: Mapping[str, Tensor], converted: Converted) -> None:
+    wrong = [
+        f"{converted.origin[name]} {list(converted.tensors[name].shape)}, "
+        f"expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if converted.tensors[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise PartialLoadError(
+            f"{len(wrong)} weights have a shape that the others contradict: {listed(wrong)}",
+            "the file mixes two models or was edited: get it again",
+        )
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    # a finite sum proves finite values in one cheap pass; only a bad sum is looked into
+    suspects = [name for name, tensor in tensors.items() if not torch.isfinite(tensor.sum())]
+    bad = [name for name in suspects if not bool(torch.isfinite(tensors[name]).all())]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} weights hold NaN or infinite values: {listed(bad)}",
+            "training diverged or the file is damaged: use an earlier checkpoint",
+        )
+
+
+def listed(names: list[str]) -> str:
+    """First ten names, and how many more there are.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    """
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f", ... and {more} more" if more > 0 else "")
