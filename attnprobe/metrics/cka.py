@@ -1,0 +1,194 @@
+"""Linear CKA between block outputs, from unbiased HSIC over mini-batches.
+
+    CKA(a, b) = sum HSIC1(K_a, K_b) / sqrt(sum HSIC1(K_a, K_a) * sum HSIC1(K_b, K_b))
+
+(Nguyen et al. 2021, eq. 3; HSIC1: Song et al. 2012, eq. 5). The mini-batch is a fixed number of
+images, whatever batch the forward pass runs at, so the estimate does not depend on it.
+HSIC1 is a U-statistic, so the leave-one-out pseudo-values of a mini-batch average to the
+estimate itself; they are the per-image samples from which intervals are made.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnprobe.metrics import Metric
+from attnprobe.tensors import Features
+from attnprobe.types import AttnprobeError, MetricOptions
+
+SMALLEST = 5  # images in a mini-batch: HSIC1 needs 4, leaving one out needs one more
+
+
+def grams(features: Tensor) -> Tensor:
+    """Return Gram matrices with zero diagonal, float64 [layers, n, n].
+
+    Args:
+        features: Features of n images, [layers, n, channels]; centring is not needed, as
+            HSIC1 is invariant to it, but keeps the digits.
+    """
+    x = features.double()
+    x = x - x.mean(1, keepdim=True)
+    gram = x @ x.transpose(1, 2)
+    gram.diagonal(dim1=1, dim2=2).zero_()
+    return gram
+
+
+def hsic(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unbiased HSIC of all pairs, and its leave-one-out values.
+
+    Args:
+        gram: Gram matrices with zero diagonal, [layers, n, n], n >= 5.
+
+    Returns:
+        HSIC1 [layers, layers] and HSIC1 without image i [n, layers, layers].
+    """
+    n = gram.shape[1]
+    rows = gram.sum(2).T  # [n, layers]
+    inner = torch.einsum("aij,bij->iab", gram, gram)  # one image's row against its row
+    cross = torch.einsum("aij,jb->iab", gram, rows)  # sum_j K_ij l_j
+    total = rows.sum(0)
+    pair, product = inner.sum(0), rows.T @ rows
+    left_total = total - 2 * rows  # [n, layers]
+    left_pair = pair - 2 * inner
+    # row sums without image i are k_j - K_ij for j != i
+    own = rows[:, :, None] * rows[:, None, :]
+    left_product = product - own - cross - cross.transpose(1, 2) + inner
+    outer = left_total[:, :, None] * left_total[:, None, :]
+    return (
+        _combine(pair, total[:, None] * total[None, :], product, n),
+        _combine(left_pair, outer, left_product, n - 1),
+    )
+
+
+def _combine(pair: Tensor, outer: Tensor, product: Tensor, n: int) -> Tensor:
+    """HSIC1 from tr(KL), (1'K1)(1'L1) and 1'KL1 of zero-diagonal Gram matrices."""
+    inner = pair + outer / ((n - 1) * (n - 2)) - 2 * product / (n - 2)
+    return inner / (n * (n - 3))
+
+
+def biased_hsic(gram: Tensor) -> Tensor:
+    """Return biased HSIC0 = tr(KHLH) / (n - 1)^2 of full Gram matrices, [layers, layers]."""
+    n = gram.shape[1]
+    centred = gram - gram.mean(1, keepdim=True)
+    centred = centred - centred.mean(2, keepdim=True)
+    flat = centred.flatten(1)
+    return flat @ flat.T / (n - 1) ** 2
+
+
+def pool(features: Features, tokens: str) -> Tensor:
+    """Return one vector an image: mean of patches, the CLS token, or all tokens flattened.
+
+    Raises:
+        AttnprobeError: The layer has no CLS token, or the mode is unknown.
+    """
+    prefix = features.layer.grid.prefix if features.layer.grid else 0
+    if tokens == "mean":
+        return features.x[:, prefix:].float().mean(1)
+    if tokens == "flat":
+        return features.x.float().flatten(1)
+    if tokens == "cls" and prefix:
+        return features.x[:, 0].float()
+    raise AttnprobeError(
+        f"CKA of {tokens!r} tokens is not defined for {features.layer.name}, which has {prefix} "
+        "prefix tokens",
+        "choose mean, flat, or cls with a model that has a CLS token",
+    )
+
+
+class CkaAccumulator:
+    """Gathers pooled features into mini-batches and turns them into HSIC samples."""
+
+    def __init__(self, options: MetricOptions) -> None:
+        if options.cka_batch < 2 * SMALLEST:
+            raise AttnprobeError(
+                f"a CKA mini-batch of {options.cka_batch} images is too small",
+                f"use {2 * SMALLEST} or more",
+            )
+        self.options = options
+        self.waiting: list[list[Tensor]] = []
+        self.done: list[Tensor] = []
+
+    def update(self, features: Features) -> None:
+        """Take one block output of one batch."""
+        index = features.layer.index
+        if index == len(self.waiting):
+            self.waiting.append([])
+        self.waiting[index].append(pool(features, self.options.cka_tokens))
+        if index + 1 == len(self.waiting) and self._complete():
+            self._drain(keep=SMALLEST)
+
+    def merge(self, other: "CkaAccumulator") -> None:
+        """Take over the finished and the waiting images of another device."""
+        self.done += other.done
+        for index, parts in enumerate(other.waiting):
+            if index == len(self.waiting):
+                self.waiting.append([])
+            self.waiting[index] += parts
+        self._drain(keep=SMALLEST)
+
+    def samples(self) -> np.ndarray:
+        """Return HSIC pseudo-values, float64 [images, layers, layers].
+
+        Raises:
+            AttnprobeError: Fewer than 5 images were seen.
+        """
+        count = self._count()
+        if count >= SMALLEST:
+            self._drain(keep=0)
+        elif not self.done:
+            raise AttnprobeError(
+                f"CKA needs at least {SMALLEST} images, got {count}", "give more images, or leave cka out"
+            )
+        return torch.cat(self.done).numpy()
+
+    def _count(self) -> int:
+        return sum(part.shape[0] for part in self.waiting[-1]) if self.waiting else 0
+
+    def _complete(self) -> bool:
+        return len({sum(part.shape[0] for part in parts) for parts in self.waiting}) == 1
+
+    def _drain(self, *, keep: int) -> None:
+        """Turn waiting images into samples; never leave a tail smaller than `keep`."""
+        size = self.options.cka_batch
+        while (count := self._count()) and (keep == 0 or count >= size + keep):
+            # a tail too small for a mini-batch of its own is folded into this one
+            take = count if count < size + SMALLEST else size
+            layers = [torch.cat(parts) for parts in self.waiting]
+            self._add(layers, take)
+            self.waiting = [[x[take:]] if count > take else [] for x in layers]
+
+    def _add(self, layers: list[Tensor], take: int) -> None:
+        if self.options.cka_estimator == "biased":
+            x = [layer[:take].double() for layer in layers]
+            value = biased_hsic(torch.stack([layer @ layer.T for layer in x]))
+            self.done.append(value.cpu().expand(take, -1, -1).clone())
+            return
+        n = take
+        whole, left = hsic(torch.cat([grams(layer[None, :take]) for layer in layers]))
+        self.done.append((n * whole - (n - 1) * left).cpu())
+
+
+def cka(samples: np.ndarray) -> np.ndarray:
+    """Return CKA from HSIC samples, [layers, layers].
+
+    A layer that is constant over images has no similarity to anything but itself.
+    """
+    mean = samples.mean(0)
+    norm = np.sqrt(np.clip(np.diagonal(mean), 0.0, None))
+    outer = norm[:, None] * norm[None, :]
+    return np.divide(mean, outer, out=np.eye(len(mean)), where=outer > 0)
+
+
+METRIC = Metric(
+    name="cka",
+    title="CKA between layers",
+    axes=("layer_a", "layer_b"),
+    needs="features",
+    version=1,
+    unit=lambda options: "",
+    definition=lambda options: (
+        f"linear, {options.cka_estimator} HSIC, {options.cka_tokens} tokens of block outputs, "
+        f"mini-batches of {options.cka_batch}, v1"
+    ),
+    start=CkaAccumulator,
+)

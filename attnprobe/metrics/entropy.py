@@ -1,0 +1,44 @@
+"""Entropy of attention: H(q) = -sum_k A' log A', averaged over patch queries."""
+
+import math
+
+from torch import Tensor
+
+from attnprobe.metrics import Metric
+from attnprobe.tensors import AttentionStats
+from attnprobe.types import CaptureError, LayerInfo, MetricOptions, TokenGrid
+
+FACTOR = {"nats": 1.0, "bits": 1.0 / math.log(2.0)}
+
+
+def entropy(stats: AttentionStats, layer: LayerInfo, options: MetricOptions) -> Tensor:
+    """Return attention entropy, [images, heads]."""
+    if stats.entropy is None:
+        raise CaptureError(f"{layer.name} reported no entropy", "report this as a defect")
+    return stats.entropy * FACTOR[options.entropy_unit]
+
+
+def uniform(grid: TokenGrid, options: MetricOptions) -> float:
+    """Return log n, the entropy of uniform attention.
+
+    >>> round(uniform(TokenGrid(14, 14, (16, 16)), MetricOptions()), 4)
+    5.2781
+    """
+    keys = grid.patches if options.prefix == "renormalised" else grid.tokens
+    share = grid.patches / grid.tokens if options.prefix == "excluded" else 1.0
+    return share * math.log(keys) * FACTOR[options.entropy_unit]
+
+
+METRIC = Metric(
+    name="entropy",
+    title="attention entropy",
+    axes=("layer", "head"),
+    needs="stats",
+    version=1,
+    unit=lambda options: options.entropy_unit,
+    definition=lambda options: f"{options.entropy_unit}, patch queries, prefix {options.prefix}, v1",
+    want=frozenset({"entropy"}),
+    measure=entropy,
+    uniform=uniform,
+    maximum=uniform,
+)

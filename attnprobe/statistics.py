@@ -1,0 +1,90 @@
+"""Bootstrap intervals over images. Torch-free.
+
+Every estimate here is a mean over images or a function of means, so resampling is one
+matrix product of draw counts with the samples, and leave-one-out values have a closed form.
+Agreement with scipy.stats.bootstrap is a test.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+MIN_IMAGES = 8  # below this an interval over images would pretend to know something
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def identity(means: np.ndarray) -> np.ndarray:
+    """Return the means: the statistic of every metric but CKA."""
+    return means
+
+
+def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
+    """Return how often each image is drawn in each resample, float64 [resamples, images]."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1.0 / images), size=resamples).astype(np.float64)
+
+
+def interval(
+    samples: np.ndarray,
+    statistic: Statistic = identity,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return BCa bootstrap limits of a statistic of the mean over images.
+
+    Args:
+        samples: Per-image values, [images, ...].
+        statistic: Maps means [draws, ...] to statistics [draws, ...].
+        resamples: Bootstrap draws.
+        seed: Seed of the draws; the same seed draws the same images for every table.
+        confidence: Coverage of the interval.
+
+    Returns:
+        Lower and upper limits with the statistic's shape; NaN when there are fewer than
+        `MIN_IMAGES` images, which tables store as null.
+    """
+    images = len(samples)
+    flat = samples.reshape(images, -1).astype(np.float64)
+    shape = samples.shape[1:]
+
+    def apply(means: np.ndarray) -> np.ndarray:
+        return statistic(means.reshape(-1, *shape)).reshape(len(means), -1)
+
+    estimate = apply(flat.mean(0, keepdims=True))[0]
+    if images < MIN_IMAGES:
+        missing = np.full(shape, np.nan)
+        return missing, missing.copy()
+    draws = apply(draw_counts(images, resamples, seed) @ flat / images)
+    jackknife = apply((flat.sum(0) - flat) / (images - 1))
+    low, high = _bca(estimate, draws, jackknife, confidence)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _bca(
+    estimate: np.ndarray, draws: np.ndarray, jackknife: np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bias-corrected and accelerated limits (Efron 1987) for each column."""
+    resamples = len(draws)
+    below = (draws < estimate).mean(0) + 0.5 * (draws == estimate).mean(0)
+    bias = ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
+    gap = jackknife.mean(0) - jackknife
+    spread = (gap**2).sum(0) ** 1.5
+    acceleration = np.divide((gap**3).sum(0), 6 * spread, out=np.zeros_like(bias), where=spread > 0)
+    tails = ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    shifted = bias + tails[:, None]
+    level = ndtr(bias + shifted / (1 - acceleration * shifted))
+    ordered = np.sort(draws, axis=0)
+    return _quantile(ordered, level[0]), _quantile(ordered, level[1])
+
+
+def _quantile(ordered: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Linear-interpolation quantile, a level of its own for each column."""
+    position = level * (len(ordered) - 1)
+    below = np.floor(position).astype(int)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    column = np.arange(ordered.shape[1])
+    weight = position - below
+    return (1 - weight) * ordered[below, column] + weight * ordered[above, column]
