@@ -20,7 +20,7 @@ def _draw(results: list[Result]) -> go.Figure:
     plain = {"constrain": "domain", "showgrid": False, "showline": False, "ticks": ""}
     figure.update_xaxes(title={"text": "Layer (1 = first)"}, **plain)
     figure.update_yaxes(title={"text": "Layer"}, **plain)
-    bar = {"title": {"text": "CKA"}, "thickness": 12, "outlinewidth": 0}
+    bar = {"title": {"text": "CKA", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
     figure.update_layout(
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar}
     )

@@ -25,12 +25,13 @@ def _draw(results: list[Result]) -> go.Figure:
         _add(figure, result, index, named=len(results) > 1)
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, constrain="domain", autorange="reversed")
-    bar = {"title": {"text": unit}, "thickness": 12, "outlinewidth": 0}
+    bar = {"title": {"text": unit, "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
+    top = max(float(result.tables[TABLE]["value"].max()) for result in results)
     figure.update_layout(
         template=style.TEMPLATE,
         height=24 + 156 * sum(tall) + 20 * len(results),
         margin={"l": 16, "t": 12, "b": 12},
-        coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "colorbar": bar},
+        coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar},
         meta={"narrowest": 620, "widest": 1000},
     )
     return figure
