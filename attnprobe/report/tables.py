@@ -40,6 +40,7 @@ HEADINGS = {
 TIMES = " \N{MULTIPLICATION SIGN} "
 ALIKE = ("value", "low", "high", "head_min", "head_max", "head_sd", "uniform")
 DIGITS = 4
+ORDER = ("distance", "entropy", "head_kl_mean", "head_kl", "prefix_mass", "cka")
 HIDDEN = ("unit", "definition", "metric")
 
 
@@ -118,10 +119,10 @@ def definitions(results: list[Result]) -> list[tuple[str, str]]:
     `layer_means` repeats the definitions of the tables it averages; only those that no
     other table carries are listed for it.
     """
-    names = dict.fromkeys(name for result in results for name in result.tables)
+    names = {name for result in results for name in result.tables}
     found = [
         (name, text)
-        for name in sorted(names, key=lambda name: name == "layer_means")
+        for name in sorted(names, key=_rank)
         for result in results
         for text in _unique(result.tables.get(name, pd.DataFrame()), "definition")
     ]
@@ -129,6 +130,13 @@ def definitions(results: list[Result]) -> list[tuple[str, str]]:
     return [
         pair for pair in dict.fromkeys(found) if pair[0] != "layer_means" or pair[1] not in known
     ]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Known tables in the order of the page, others by name, `layer_means` last."""
+    if name == "layer_means":
+        return len(ORDER) + 1, name
+    return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
 def _places(frame: pd.DataFrame, columns: list[str]) -> list[int | None]:
