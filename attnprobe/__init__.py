@@ -1,0 +1,53 @@
+"""attnprobe: measure what pre-trained vision transformers look at.
+
+    model = attnprobe.load("ckpt.pth")
+    result = attnprobe.analyze(model, "images/")
+    result.tables["distance"]
+
+Public names are resolved on first use, so that importing attnprobe costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnprobe.analysis import AnalysisConfig, analyze
+    from attnprobe.capture import capture
+    from attnprobe.checkpoints import LoadedModel, load
+    from attnprobe.report import report
+    from attnprobe.results import Result
+    from attnprobe.types import AttnprobeError, MetricOptions
+
+_HOMES = {
+    "AnalysisConfig": "analysis",
+    "AttnprobeError": "types",
+    "LoadedModel": "checkpoints",
+    "MetricOptions": "types",
+    "Result": "results",
+    "analyze": "analysis",
+    "capture": "capture",
+    "load": "checkpoints",
+    "report": "report",
+}
+
+__all__ = [
+    "AnalysisConfig",
+    "AttnprobeError",
+    "LoadedModel",
+    "MetricOptions",
+    "Result",
+    "analyze",
+    "capture",
+    "load",
+    "report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'attnprobe' has no attribute {name!r}")
+    return getattr(import_module(f"attnprobe.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

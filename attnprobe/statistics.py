@@ -19,6 +19,20 @@ def identity(means: np.ndarray) -> np.ndarray:
     return means
 
 
+def cka(hsic: np.ndarray) -> np.ndarray:
+    """Return CKA from HSIC of all layer pairs, [..., layers, layers].
+
+    A layer that is constant over images is like nothing but itself.
+
+    >>> cka(np.array([[4.0, 3.0], [3.0, 9.0]]))[0, 1]
+    np.float64(0.5)
+    """
+    own = np.sqrt(np.clip(np.diagonal(hsic, axis1=-2, axis2=-1), 0.0, None))
+    norm = own[..., :, None] * own[..., None, :]
+    alone = np.broadcast_to(np.eye(hsic.shape[-1]), hsic.shape).copy()
+    return np.divide(hsic, norm, out=alone, where=norm > 0)
+
+
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
     """Return how often each image is drawn in each resample, float64 [resamples, images]."""
     rng = np.random.default_rng(seed)

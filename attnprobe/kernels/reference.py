@@ -91,21 +91,22 @@ def attention_stats(
         prefix: Convention for prefix keys.
         divergence: kl or js, the quantity in the `kl` field.
     """
-    rows = [
-        _image_stats(inputs, image, want, prefix=prefix, divergence=divergence)
-        for image in range(inputs.images)
-    ]
+    grid = inputs.layer.grid
+    if grid is None:  # no geometry: every key counts, and there is no distance
+        grid, want = TokenGrid(1, inputs.k.shape[2], (1, 1)), want - {"distance"}
+    rows = []
+    for image in range(inputs.images):
+        window = slice(image * inputs.windows, (image + 1) * inputs.windows)
+        scores = logits(inputs, window)
+        rows.append(stats_of(scores, grid, want, prefix=prefix, divergence=divergence))
     fields = zip(*rows, strict=True)
     return AttentionStats(*(None if field[0] is None else torch.stack(field) for field in fields))
 
 
-def _image_stats(
-    inputs: AttentionInputs, image: int, want: frozenset[str], *, prefix: str, divergence: str
+def stats_of(
+    scores: Tensor, grid: TokenGrid, want: frozenset[str], *, prefix: str, divergence: str
 ) -> AttentionStats:
-    grid = inputs.layer.grid
-    scores = logits(inputs, slice(image * inputs.windows, (image + 1) * inputs.windows))
-    if grid is None:  # no geometry: every key counts, and there is no distance
-        grid, want = TokenGrid(1, scores.shape[-1], (1, 1)), want - {"distance"}
+    """Return the statistics of one image from its logits [windows, heads, queries, keys]."""
     weights, log_weights = patch_rows(scores, grid, prefix)  # [windows, heads, n, keys]
     pairs = {"kl": kl, "js": jensen_shannon}[divergence]
     return AttentionStats(

@@ -168,17 +168,6 @@ class CkaAccumulator:
         self.done.append((n * whole - (n - 1) * left).cpu())
 
 
-def cka(samples: np.ndarray) -> np.ndarray:
-    """Return CKA from HSIC samples, [layers, layers].
-
-    A layer that is constant over images has no similarity to anything but itself.
-    """
-    mean = samples.mean(0)
-    norm = np.sqrt(np.clip(np.diagonal(mean), 0.0, None))
-    outer = norm[:, None] * norm[None, :]
-    return np.divide(mean, outer, out=np.eye(len(mean)), where=outer > 0)
-
-
 METRIC = Metric(
     name="cka",
     title="CKA between layers",

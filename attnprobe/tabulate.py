@@ -1,0 +1,206 @@
+"""From per-image values to tidy tables with intervals. Torch-free.
+
+One table a metric, plus `head_kl_mean` (each head against the others) and `layer_means` (each
+layer, its heads summarised), so that every number a figure shows stands in a table.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from attnprobe import statistics
+from attnprobe.types import LayerInfo
+
+PREFIX_NAMES = {1: ("cls",), 2: ("cls", "dist")}
+
+
+@dataclass(frozen=True)
+class Values:
+    """Per-image values of one metric.
+
+    Attributes:
+        metric: Metric name.
+        axes: Columns beside the image.
+        unit: Unit of the values.
+        definition: Convention in words.
+        layers: Values by layer index, [images, *axes without layer]; for pairs of layers one
+            array [images, layers, layers] under index 0.
+        uniform: Value of uniform attention by layer, where there is one.
+        statistic: What turns means over images into the value.
+        per_image: Whether the rows are images; if not there are no intervals and no samples.
+    """
+
+    metric: str
+    axes: tuple[str, ...]
+    unit: str
+    definition: str
+    layers: dict[int, np.ndarray]
+    uniform: dict[int, float]
+    statistic: statistics.Statistic = statistics.identity
+    per_image: bool = True
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made: draws and seed, the same for every table."""
+
+    resamples: int = 2000
+    seed: int = 0
+
+
+def tables(values: Iterable[Values], bootstrap: Bootstrap) -> dict[str, pd.DataFrame]:
+    """Return every table of a result from the values of its metrics."""
+    found: dict[str, pd.DataFrame] = {}
+    means: list[pd.DataFrame] = []
+    for item in values:
+        found[item.metric] = table(item, bootstrap)
+        if item.metric == "head_kl":
+            found["head_kl_mean"] = table(_against_others(item), bootstrap)
+        if "layer_a" not in item.axes:
+            means.append(_layer_means(item, bootstrap))
+    columns = ["metric", "layer", "value", "low", "high", "head_min", "head_max", "head_sd"]
+    empty = pd.DataFrame(columns=[*columns, "uniform", "fraction", "unit", "definition"])
+    found["layer_means"] = pd.concat(means, ignore_index=True) if means else empty
+    return found
+
+
+def table(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
+    """Return one tidy table: the axes, value, low, high, unit, definition."""
+    frames = []
+    for layer, samples in values.layers.items():
+        value = values.statistic(samples.mean(0, dtype=np.float64))
+        low, high = _interval(samples, values.statistic, bootstrap)
+        frame = _index(values, layer, value)
+        frame["value"], frame["low"], frame["high"] = (x.ravel() for x in (value, low, high))
+        frames.append(frame)
+    whole = pd.concat(frames, ignore_index=True)
+    if {"head_a", "head_b"} <= set(values.axes):
+        whole = whole[whole["head_a"] != whole["head_b"]].reset_index(drop=True)
+    return whole.assign(unit=values.unit, definition=values.definition)
+
+
+def samples_table(values: Values) -> pd.DataFrame:
+    """Return the per-image values behind a table: image, the axes, value (float32)."""
+    frames = []
+    for layer, samples in values.layers.items():
+        index = _index(values, layer, samples[0])
+        frame = pd.concat([index] * len(samples), ignore_index=True)
+        frame.insert(0, "image", np.repeat(np.arange(len(samples)), len(index)))
+        frame["value"] = samples.reshape(-1).astype(np.float32)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def layers_table(
+    layers: list[LayerInfo], *, uniform: dict[str, dict[int, float]], maximum: dict[int, float]
+) -> pd.DataFrame:
+    """Return one row a layer: name, heads, geometry, uniform and largest values."""
+    rows = []
+    for layer in layers:
+        grid = layer.grid
+        window = (grid.window if grid else None) or (0, 0)
+        row = {
+            "layer": layer.index,
+            "name": layer.name,
+            "stage": layer.stage,
+            "heads": layer.heads,
+            "head_dim": layer.dim,
+            "rows": grid.rows if grid else 0,
+            "cols": grid.cols if grid else 0,
+            "patch_h": grid.patch[0] if grid else None,
+            "patch_w": grid.patch[1] if grid else None,
+            "prefix": grid.prefix if grid else 0,
+            "window_rows": window[0],
+            "window_cols": window[1],
+            "shift_rows": grid.shift[0] if grid else 0,
+            "shift_cols": grid.shift[1] if grid else 0,
+            "patches": grid.patches if grid else 0,
+            "distance_uniform": uniform.get("distance", {}).get(layer.index),
+            "distance_max": maximum.get(layer.index),
+            "entropy_uniform": uniform.get("entropy", {}).get(layer.index),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _index(values: Values, layer: int, value: np.ndarray) -> pd.DataFrame:
+    """Return the axis columns of one layer's values, in the values' memory order."""
+    names = values.axes if "layer_a" in values.axes else values.axes[1:]
+    grid = np.indices(value.shape).reshape(value.ndim, -1)
+    frame = pd.DataFrame({name: column for name, column in zip(names, grid, strict=True)})
+    if "token" in frame:
+        frame["token"] = frame["token"].map(dict(enumerate(prefix_names(value.shape[-1]))))
+    if "layer" in values.axes:
+        frame.insert(0, "layer", layer)
+    return frame
+
+
+def prefix_names(count: int) -> tuple[str, ...]:
+    """Return names of prefix tokens: CLS, distillation, or CLS and registers.
+
+    >>> prefix_names(3)
+    ('cls', 'register1', 'register2')
+    """
+    registers = tuple(f"register{index}" for index in range(1, count))
+    return PREFIX_NAMES.get(count, ("cls", *registers))
+
+
+def _interval(
+    samples: np.ndarray, statistic: statistics.Statistic, bootstrap: Bootstrap
+) -> tuple[np.ndarray, np.ndarray]:
+    return statistics.interval(
+        samples, statistic, resamples=bootstrap.resamples, seed=bootstrap.seed
+    )
+
+
+def _against_others(values: Values) -> Values:
+    """Mean divergence of each head from the other heads, [images, heads]."""
+    return Values(
+        "head_kl_mean",
+        ("layer", "head"),
+        values.unit,
+        f"mean over the other heads of {values.definition}",
+        {layer: _off_diagonal_mean(x) for layer, x in values.layers.items()},
+        {},
+    )
+
+
+def _off_diagonal_mean(pairs: np.ndarray) -> np.ndarray:
+    heads = pairs.shape[1]
+    own = np.diagonal(pairs, axis1=1, axis2=2)
+    return (pairs.sum(2) - own) / max(heads - 1, 1)
+
+
+def _by_head(values: Values) -> dict[int, np.ndarray]:
+    """Per-image values of each head, [images, heads]."""
+    if values.metric == "head_kl":
+        return {layer: _off_diagonal_mean(x) for layer, x in values.layers.items()}
+    if "token" in values.axes:
+        return {layer: x.sum(2) for layer, x in values.layers.items()}
+    return values.layers
+
+
+def _layer_means(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
+    """Return one row a layer: the mean over heads with its interval, and the heads' spread."""
+    rows = []
+    for layer, samples in _by_head(values).items():
+        heads = samples.reshape(*samples.shape[:2], -1).mean(2)
+        low, high = _interval(heads.mean(1, keepdims=True), statistics.identity, bootstrap)
+        head_values = heads.mean(0, dtype=np.float64)
+        value, uniform = float(head_values.mean()), values.uniform.get(layer)
+        row = {
+            "metric": values.metric,
+            "layer": layer,
+            "value": value,
+            "low": low[0],
+            "high": high[0],
+            "head_min": head_values.min(),
+            "head_max": head_values.max(),
+            "head_sd": head_values.std(),
+            "uniform": np.nan if uniform is None else uniform,
+            "fraction": value / uniform if uniform else np.nan,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows).assign(unit=values.unit, definition=values.definition)
