@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from attnprobe.formats import Converted, Format, Weights, augreg
 from attnprobe.types import CheckpointError, FormatError, PartialLoadError
 
@@ -129,6 +127,16 @@ def square(count: int) -> int | None:
     return side if side > 0 and side * side == count else None
 
 
+def pixels(grid: tuple[int, int], patch: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the input size of a patch grid.
+
+    >>> pixels((14, 7), 16)
+    (224, 112)
+    """
+    rows, cols = patch if isinstance(patch, tuple) else (patch, patch)
+    return grid[0] * rows, grid[1] * cols
+
+
 def choose_heads(shapes: Shapes, width: int, layers: int) -> tuple[int, tuple[str, ...]]:
     """Return the head count of a plain transformer and what was assumed for it.
 
@@ -190,8 +198,7 @@ def stated_size(shapes: Shapes) -> tuple[int, int] | None:
     return None if not size else (int(size[-2]), int(size[-1]))
 
 
-def classes(tensors: Mapping[str, Tensor] | Shapes, name: str = "head.weight") -> int:
+def classes(shapes: Shapes, name: str = "head.weight") -> int:
     """Return the number of classes of a linear head, 0 without one."""
-    shapes = tensors.shapes if isinstance(tensors, Shapes) else {}
-    shape = shapes.get(name, ())
+    shape = shapes.shapes.get(name, ())
     return shape[0] if len(shape) == 2 else 0

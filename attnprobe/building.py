@@ -16,7 +16,6 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from attnprobe.architecture import Plan
-from attnprobe.formats import Format
 
 _CLASSES: dict[str, Callable[..., nn.Module]] = {
     "vit": VisionTransformer,
@@ -66,12 +65,24 @@ def unwritten() -> Iterator[None]:
 def build(plan: Plan) -> nn.Module:
     """Build the module of a plan; its parameters are unwritten memory."""
     with unwritten():
-        return _CLASSES[plan.family](**plan.kwargs)
+        module = _CLASSES[plan.family](**plan.kwargs)
+    if plan.family.startswith("swin") and plan.size[0] != plan.size[1]:
+        _unshift(module)
+    return module
 
 
-def architecture_name(plan: Plan, layout: Format, module: nn.Module) -> str:
+def _unshift(module: nn.Module) -> None:
+    """Shift along neither axis where one window spans either, as the official code does."""
+    for block in module.modules():
+        shift: Any = getattr(block, "shift_size", ())
+        if 0 in shift and any(shift):
+            vars(block)["shift_size"] = (0, 0)
+            block.register_buffer("attn_mask", None, persistent=False)
+
+
+def architecture_name(plan: Plan, module: nn.Module) -> str:
     """Return timm's name for a module where a published size matches, else a description."""
-    for candidate in _candidates(plan, layout):
+    for candidate in _candidates(plan):
         if timm.is_model(candidate) and _same(candidate, plan, module):
             return candidate
     kwargs = plan.kwargs
@@ -79,29 +90,31 @@ def architecture_name(plan: Plan, layout: Format, module: nn.Module) -> str:
     return f"{plan.family}_width{kwargs['embed_dim']}_depth{layers}_patch{kwargs['patch_size']}"
 
 
-def _candidates(plan: Plan, layout: Format) -> list[str]:
+def _candidates(plan: Plan) -> list[str]:
+    """Names that timm could have for a plan; each is checked before it is believed."""
     kwargs, side = plan.kwargs, plan.size[0]
+    patch = f"patch{kwargs['patch_size']}"
     if "depths" in kwargs:
         size = _SWIN_SIZES.get((kwargs["embed_dim"], kwargs["depths"]))
-        window = kwargs["window_size"]
-        patch = "_patch4" if plan.family == "swin" else ""
-        return [f"{plan.family}_{size}{patch}_window{window}_{side}"]
+        middle = f"_{patch}" if plan.family == "swin" else ""
+        return [f"{plan.family}_{size}{middle}_window{kwargs['window_size']}_{side}"]
     size = _SIZES.get((kwargs["embed_dim"], kwargs["depth"]))
-    patch = kwargs["patch_size"]
-    if layout.name == "dinov2":
-        register = f"_reg{kwargs['reg_tokens']}" if kwargs["reg_tokens"] else ""
-        return [f"vit_{size}_patch{patch}{register}_dinov2"]
-    family = {"deit": "deit", "beit": "beit"}.get(plan.family, "vit")
-    if layout.name == "deit3":
-        family = "deit3"
-    tail = "_distilled" if plan.family == "deit" else ""
-    return [f"{family}_{size}{tail}_patch{patch}_{side}"]
+    if plan.family == "beit":
+        return [f"beit_{size}_{patch}_{side}"]
+    if plan.family == "deit":
+        return [f"deit_{size}_distilled_{patch}_{side}"]
+    registers = f"_reg{kwargs['reg_tokens']}" if kwargs["reg_tokens"] else ""
+    return [
+        f"vit_{size}_{patch}_{side}",
+        f"deit3_{size}_{patch}_{side}",
+        f"vit_{size}_{patch}{registers}_dinov2",
+    ]
 
 
 def _same(name: str, plan: Plan, module: nn.Module) -> bool:
     """Whether timm's model of that name has the very same parameters and heads."""
     options: dict[str, Any] = {"num_classes": plan.kwargs["num_classes"]}
-    with torch.device("meta"):
+    with torch.device("meta"), unwritten():
         other = timm.create_model(name, pretrained=False, **options)
     shapes = {key: tuple(value.shape) for key, value in other.named_parameters()}
     ours = {key: tuple(value.shape) for key, value in module.named_parameters()}

@@ -88,7 +88,7 @@ def _load_file(
     plan = plans.plan(shapes)
     module = building.build(plan)
     ledger = ledgers.fill(module, converted)
-    found = building.architecture_name(plan, layout, module)
+    found = building.architecture_name(plan, module)
     spec = _spec(plan, layout, opened, architecture=found, notes=weights.notes)
     own_name = name or opened.metadata.get("name") or path.stem
     return LoadedModel(replace(spec, name=own_name, source=source), module, ledger)

@@ -5,7 +5,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from attnprobe.types import CheckpointError, CheckpointSpec, LoadLedger

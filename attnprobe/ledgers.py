@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +94,9 @@ def _check_shapes(expected: Mapping[str, Tensor], converted: Converted) -> None:
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     # a finite sum proves finite values in one cheap pass; only a bad sum is looked into
-    suspects = [name for name, tensor in tensors.items() if not torch.isfinite(tensor.sum())]
+    with np.errstate(all="ignore"):
+        sums = {name: tensor.numpy().sum() for name, tensor in tensors.items()}
+    suspects = [name for name, total in sums.items() if not np.isfinite(total)]
     bad = [name for name in suspects if not bool(torch.isfinite(tensors[name]).all())]
     if bad:
         raise CheckpointError(

@@ -39,8 +39,7 @@ def _vit(shapes: Shapes) -> Plan:
     class_token, distilled = "cls_token" in shapes, "dist_token" in shapes
     prefix = class_token + distilled + registers
     grid, embedded = _vit_grid(shapes, prefix)
-    patch = kwargs["patch_size"]
-    size = tuple(side * step for side, step in zip(grid, _pair(patch), strict=True))
+    size = architecture.pixels(grid, kwargs["patch_size"])
     pooled = "fc_norm.weight" in shapes
     kwargs |= {
         "img_size": size,
@@ -62,7 +61,7 @@ def _vit(shapes: Shapes) -> Plan:
 
 def _gated(shapes: Shapes) -> dict[str, Any]:
     """SwiGLU with its two input matrices packed into one, as DINOv2's giant has it."""
-    from timm.layers import SwiGLUPacked
+    from timm.layers.mlp import SwiGLUPacked
 
     if shapes.first(".mlp.fc1.weight")[0] != 2 * shapes.first(".mlp.fc2.weight")[1]:
         return {}
@@ -96,7 +95,7 @@ def _vit_grid(shapes: Shapes, prefix: int) -> tuple[tuple[int, int], bool]:
 def _beit(shapes: Shapes) -> Plan:
     kwargs, assumed = _plain(shapes)
     side = _beit_side(shapes)
-    size = tuple(side * step for step in _pair(kwargs["patch_size"]))
+    size = architecture.pixels((side, side), kwargs["patch_size"])
     kwargs |= {
         "img_size": size,
         "qkv_bias": shapes.any(".attn.q_bias") or shapes.any(".attn.v_bias"),
@@ -123,10 +122,6 @@ def _beit_side(shapes: Shapes) -> int:
         "neither pos_embed nor a table of relative positions gives a square patch grid",
         "the file is incomplete, or its images are not square: save it with timm's names",
     )
-
-
-def _pair(patch: int | tuple[int, int]) -> tuple[int, int]:
-    return patch if isinstance(patch, tuple) else (patch, patch)
 
 
 _PLANNERS = {"vit": _vit, "beit": _beit, "swin": windows.plan, "swinv2": windows.plan}

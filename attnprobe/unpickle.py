@@ -13,12 +13,7 @@ import torch
 from torch import _utils
 
 UnpicklingError = pickle.UnpicklingError
-_TENSOR_BUILDERS = (
-    "_rebuild_tensor",
-    "_rebuild_tensor_v2",
-    "_rebuild_parameter",
-    "_rebuild_parameter_with_state",
-)
+_TENSOR_BUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 
 
 class Placeholder:

@@ -209,8 +209,8 @@ def _read_torch(path: Path, container: str, *, trust: bool) -> Opened:
     options: dict[str, Any] = {"map_location": "cpu", "mmap": container == "torch" or None}
     if trust:
         content = torch.load(path, weights_only=False, **options)
-        state = content.state_dict() if isinstance(content, torch.nn.Module) else content
-        return Opened(path, container, state, notes=("code in the file could run (--trust)",))
+        note = "code in the file could run (--trust)"
+        return Opened(path, container, _states(content), notes=(note,))
     try:
         return Opened(path, container, torch.load(path, weights_only=True, **options))
     except pickle.UnpicklingError:
@@ -222,6 +222,18 @@ def _read_torch(path: Path, container: str, *, trust: bool) -> Opened:
         )
     note = "objects beside the tensors were skipped without running them"
     return Opened(path, container, content, notes=(note,))
+
+
+def _states(content: Any) -> Any:
+    """Replace whole modules by their state, at the top or one level down."""
+    if isinstance(content, torch.nn.Module):
+        return content.state_dict()
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: value.state_dict() if isinstance(value, torch.nn.Module) else value
+        for key, value in content.items()
+    }
 
 
 def _first_line(error: Exception) -> str:

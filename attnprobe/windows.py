@@ -29,7 +29,7 @@ def plan(shapes: Shapes) -> Plan:
     stages = architecture.depth(shapes.shapes, "layers.")
     windows, told = _windows(shapes, stages)
     grid, assumed = _grid(shapes, windows)
-    size = tuple(side * step for side, step in zip(grid, patch, strict=True))
+    size = architecture.pixels(grid, patch)
     kwargs: dict[str, Any] = {
         "img_size": size,
         "patch_size": patch[0],
@@ -149,6 +149,8 @@ def _mask_grid(mask: Tensor) -> tuple[int, int]:
 def _one_window(windows: list[int], grid: tuple[int, int]) -> int | tuple[int, ...]:
     """Return one number where timm's shrinking to the grid gives the stages' windows."""
     largest = max(windows)
+    if grid[0] != grid[1]:
+        return tuple(windows)
     shrunk = [min(largest, *(side // 2**i for side in grid)) for i in range(len(windows))]
     return largest if shrunk == windows else tuple(windows)
 

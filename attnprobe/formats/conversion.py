@@ -34,7 +34,7 @@ def convert(weights: Weights, layout: Format) -> Converted:
     origin: dict[str, str] = {}
     if layout.prepare is not None:
         kept, origin = layout.prepare(kept)
-    if layout.family.startswith("swin") and "layers.0.downsample.reduction.weight" in kept:
+    if any(name.startswith("layers.0.downsample.") for name in kept):
         kept, origin = _later_downsample(kept)
     renamed = {_rename(name, layout.rename): name for name in kept}
     return Converted(
