@@ -57,6 +57,16 @@ class AnalysisConfig:
     seed: int = 0
     workers: int = 0
 
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by name, conventions included; what `--config` reads.
+
+        >>> AnalysisConfig().flat()["distance_unit"]
+        'px'
+        """
+        settings = {**asdict(self), **asdict(self.options), "metrics": list(self.metrics)}
+        del settings["options"]
+        return settings
+
 
 def analyze(
     model: LoadedModel | nn.Module | str | Path,
@@ -97,7 +107,7 @@ def analyze(
         config = replace(config, metrics=tuple(metrics))
     started = time.perf_counter()
     loaded = _loaded(model)
-    device, dtype = _device(config.device), _precision(config.precision)
+    device, dtype = pick_device(config.device), _precision(config.precision)
     source = open_images(images, spec=loaded.spec, limit=config.limit)
     measured = _measure(loaded.module.to(device), source, config, dtype=dtype, progress=progress)
     provenance = Provenance(
@@ -155,7 +165,7 @@ def _result(
     bootstrap = tabulate.Bootstrap(config.resamples, config.seed)
     return Result(
         name=loaded.spec.name,
-        config=asdict(config),
+        config=config.flat(),
         provenance=provenance,
         model=model_card(loaded),
         layers=tabulate.layers_table(
@@ -172,9 +182,7 @@ def model_card(loaded: LoadedModel) -> dict[str, Any]:
     card = asdict(loaded.spec)
     card["parameters"] = sum(parameter.numel() for parameter in loaded.module.parameters())
     card["ledger"] = {name: list(items) for name, items in asdict(loaded.ledger).items()}
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in card.items()
-    }
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in card.items()}
 
 
 def _loaded(model: LoadedModel | nn.Module | str | Path) -> LoadedModel:
@@ -185,7 +193,12 @@ def _loaded(model: LoadedModel | nn.Module | str | Path) -> LoadedModel:
     return checkpoints.load(model)
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """Return a device that works; `auto` prefers CUDA.
+
+    Raises:
+        AttnprobeError: The device does not exist or cannot be used.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -160,9 +160,7 @@ class Measurement:
     def _per_grid(self, value: Callable[..., float] | None) -> dict[int, float]:
         if value is None:
             return {}
-        return {
-            layer.index: value(layer.grid, self.options) for layer in self.layers if layer.grid
-        }
+        return {layer.index: value(layer.grid, self.options) for layer in self.layers if layer.grid}
 
     def _add_attention(self, inputs: AttentionInputs) -> None:
         """Sum a layer's probabilities over images, float64 [windows, heads, queries, keys]."""

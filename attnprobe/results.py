@@ -3,9 +3,12 @@
 Saved as a folder that reads without torch:
 
     config.toml manifest.json summary.csv tables/*.parquet samples/*.parquet
+
+A run folder also holds the report and the log of the run.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tomlkit
 
 from attnprobe.types import SCHEMA_VERSION, OutputError, Provenance, ResultError
 
@@ -49,13 +53,24 @@ class Result:
     samples: dict[str, pd.DataFrame] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        texts: dict[str, str] | None = None,
+    ) -> Path:
         """Write the result folder all-or-nothing and return its path.
+
+        Args:
+            folder: Where to write.
+            overwrite: Replace an older result there.
+            texts: More files to put beside the tables, by name (report, log).
 
         Raises:
             OutputError: The folder exists (and `overwrite` is false) or cannot be written.
         """
-        return save(self, Path(folder), overwrite=overwrite)
+        return save(self, Path(folder), overwrite=overwrite, texts=texts or {})
 
     @staticmethod
     def load(folder: str | Path) -> "Result":
@@ -97,13 +112,16 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
         ) from error
 
 
-def save(result: Result, folder: Path, *, overwrite: bool = False) -> Path:
+def save(result: Result, folder: Path, *, overwrite: bool, texts: dict[str, str]) -> Path:
     """Write `result` into `folder` under a temporary name, then rename it into place."""
     check_output(folder, overwrite=overwrite)
     try:
         staging = Path(tempfile.mkdtemp(dir=folder.resolve().parent, prefix=".attnprobe-"))
+        staging.chmod(0o777 & ~_umask())  # mkdtemp keeps others out; a result is for sharing
         try:
             _write(result, staging)
+            for name, text in texts.items():
+                (staging / name).write_text(text, encoding="utf-8")
             _swap(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -142,6 +160,13 @@ def load(folder: Path) -> Result:
     )
 
 
+def _umask() -> int:
+    """Return the process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
@@ -177,6 +202,8 @@ def _write(result: Result, folder: Path) -> None:
         for name, frame in frames.items():
             frame.to_parquet(folder / kind / f"{name}.parquet", index=False)
     result.tables["layer_means"].to_csv(folder / "summary.csv", index=False)
+    settings = {key: value for key, value in result.config.items() if value is not None}
+    (folder / "config.toml").write_text(tomlkit.dumps(settings), encoding="utf-8")
     manifest = {
         "schema": result.schema,
         "name": result.name,

@@ -129,9 +129,9 @@ def _index(values: Values, layer: int, value: np.ndarray) -> pd.DataFrame:
     """Return the axis columns of one layer's values, in the values' memory order."""
     names = values.axes if "layer_a" in values.axes else values.axes[1:]
     grid = np.indices(value.shape).reshape(value.ndim, -1)
-    frame = pd.DataFrame({name: column for name, column in zip(names, grid, strict=True)})
+    frame = pd.DataFrame(grid.T, columns=list(names))
     if "token" in frame:
-        frame["token"] = frame["token"].map(dict(enumerate(prefix_names(value.shape[-1]))))
+        frame["token"] = np.asarray(prefix_names(value.shape[-1]))[grid[-1]]
     if "layer" in values.axes:
         frame.insert(0, "layer", layer)
     return frame

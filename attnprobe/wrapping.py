@@ -2,7 +2,7 @@
 
 import hashlib
 
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from attnprobe.checkpoints import LoadedModel
@@ -15,7 +15,9 @@ def wrap(module: nn.Module, name: str | None = None) -> LoadedModel:
     The module is put in eval mode; its weights are hashed but not otherwise touched.
     """
     config = resolve_model_data_config(module)
-    architecture = getattr(module, "pretrained_cfg", {}).get("architecture") or type(module).__name__
+    architecture = (
+        getattr(module, "pretrained_cfg", {}).get("architecture") or type(module).__name__
+    )
     spec = CheckpointSpec(
         name=name or architecture,
         architecture=architecture,

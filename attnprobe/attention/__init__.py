@@ -6,7 +6,7 @@ attention modules that none of them knows are an error, never a guess.
 """
 
 from attnprobe.attention.layers import Site, discover
-from attnprobe.attention.reader import Reader, RawAttention
+from attnprobe.attention.reader import RawAttention, Reader
 from attnprobe.attention.sdpa import SDPA
 from attnprobe.attention.window import WINDOW
 

@@ -1,6 +1,7 @@
 """Token geometry of a layer from the model and the image it was given."""
 
 import math
+from typing import Any
 
 from timm.models import swin_transformer, swin_transformer_v2
 from torch import nn
@@ -70,17 +71,15 @@ def _plain_grid(model: nn.Module, name: str, image: tuple[int, int]) -> TokenGri
 
 def _prefix(model: nn.Module) -> int:
     prefix = getattr(model, "num_prefix_tokens", None)
-    if prefix is None:
+    if not isinstance(prefix, int):
         raise GeometryError(
             f"{type(model).__name__} does not say how many prefix tokens it has",
             "set num_prefix_tokens on the module",
         )
-    return int(prefix)
+    return prefix
 
 
-def _window_grid(
-    model: nn.Module, name: str, block: nn.Module, image: tuple[int, int]
-) -> TokenGrid:
+def _window_grid(model: Any, name: str, block: Any, image: tuple[int, int]) -> TokenGrid:
     reduction = model.feature_info[stage_of(name)]["reduction"]
     rows, cols = block.input_resolution
     window = tuple(block.window_size)

@@ -24,14 +24,14 @@ def _matches(module: nn.Module) -> bool:
     return isinstance(module, _KINDS)
 
 
-def _watch(module: nn.Module, func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+def _watch(module: Any, func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
     if func is not F.linear:
         return False
     weight = args[1] if len(args) > 1 else kwargs.get("weight")
     return weight is module.qkv.weight
 
 
-def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -> RawAttention:
+def _read(module: Any, call: Call, inputs: tuple[tuple, dict[str, Any]]) -> RawAttention:
     qkv = call.output
     batch, tokens, _ = qkv.shape
     q, k, _ = qkv.reshape(batch, tokens, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -44,7 +44,7 @@ def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -
     return RawAttention(q, k, scale, _masked(bias, mask))
 
 
-def _cosine(module: nn.Module, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, float, Tensor]:
+def _cosine(module: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, float, Tensor]:
     """Return unit queries times their head's scale, unit keys, 1, and the bounded table."""
     scale = module.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()  # [heads, 1, 1]
     area = math.prod(module.window_size)

@@ -1,0 +1,62 @@
+"""The `attnprobe` command: parse, call, print. Heavy imports happen inside commands.
+
+Exit codes: 0 done, 1 failure, 2 usage, 3 partial result, 130 interrupted.
+"""
+
+import sys
+from typing import Any
+
+import click
+
+from attnprobe import plugins
+from attnprobe.types import AttnprobeError
+
+EXIT_FAILURE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 3, 130
+
+
+class _Commands(click.Group):
+    """A group whose commands are the files of this package, imported when used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(plugins.names(__name__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        known = plugins.names(__name__)
+        return plugins.load(__name__, cmd_name, "command") if cmd_name in known else None
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="attnprobe")
+def attnprobe() -> None:
+    """Measure what pre-trained vision transformers look at.
+
+    \b
+    attnprobe demo                           measure the checkpoint in the box
+    attnprobe analyze ckpt.pth -i photos/    measure every attention head
+    attnprobe inspect ckpt.pth               say what a checkpoint is
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every failure becomes one message and an exit code."""
+    try:
+        status: Any = attnprobe.main(arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        status = _say("interrupted; nothing was written", EXIT_INTERRUPTED)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except KeyboardInterrupt:
+        status = _say("interrupted; nothing was written", EXIT_INTERRUPTED)
+    except AttnprobeError as error:
+        status = _say(f"error: {error}", EXIT_FAILURE)
+    except BrokenPipeError:
+        status = EXIT_FAILURE
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(text: str, status: int) -> int:
+    click.echo(text, err=True)
+    return status

@@ -53,7 +53,5 @@ def attention_stats(
     if choose(options, implementation) == "blocked":
         return blocked.attention_stats(inputs, want, prefix=options.prefix)
     divergence = "js" if options.divergence == "js" else "kl"
-    stats = reference.attention_stats(
-        inputs, want, prefix=options.prefix, divergence=divergence
-    )
+    stats = reference.attention_stats(inputs, want, prefix=options.prefix, divergence=divergence)
     return AttentionStats(*(None if x is None else x.float() for x in stats))

@@ -137,7 +137,8 @@ class CkaAccumulator:
             self._drain(keep=0)
         elif not self.done:
             raise AttnprobeError(
-                f"CKA needs at least {SMALLEST} images, got {count}", "give more images, or leave cka out"
+                f"CKA needs at least {SMALLEST} images, got {count}",
+                "give more images, or leave cka out",
             )
         return torch.cat(self.done).numpy()
 

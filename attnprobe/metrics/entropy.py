@@ -36,7 +36,9 @@ METRIC = Metric(
     needs="stats",
     version=1,
     unit=lambda options: options.entropy_unit,
-    definition=lambda options: f"{options.entropy_unit}, patch queries, prefix {options.prefix}, v1",
+    definition=lambda options: (
+        f"{options.entropy_unit}, patch queries, prefix {options.prefix}, v1"
+    ),
     want=frozenset({"entropy"}),
     measure=entropy,
     uniform=uniform,

@@ -1,0 +1,161 @@
+"""Options that several commands share, and `--config`."""
+
+import difflib
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+Plain = click.Path(path_type=Path)
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Make a TOML file the defaults of the command's options."""
+    if path is None:
+        return
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot read {path}: {error}", ctx, param) from error
+    known = [item.name for item in ctx.command.params if item.name]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise click.BadParameter(f"{path} has an unknown key {key!r}{hint}", ctx, param)
+    ctx.default_map = {**(ctx.default_map or {}), **settings}
+
+
+def compose(*decorators: Decorator) -> Decorator:
+    """Apply decorators so that their options are listed in the given order."""
+
+    def apply(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print machine output on stdout, messages on stderr."
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote.")
+loading = compose(
+    click.option("--heads", type=click.IntRange(1), help="Heads, where shapes cannot tell."),
+    click.option("--name", help="Label for tables and plots."),
+    click.option(
+        "--trust",
+        is_flag=True,
+        help="Let pickled code inside the file RUN. Only for your own files.",
+    ),
+)
+measuring = compose(
+    click.option(
+        "-i",
+        "--images",
+        default="bundled",
+        show_default=True,
+        help="Folder, file, list (.txt), .npz or .tar of JPEGs, or 'bundled'.",
+    ),
+    click.option(
+        "-m",
+        "--metrics",
+        multiple=True,
+        metavar="NAME",
+        help="Metric to measure; repeat for several.  [default: all five]",
+    ),
+    click.option("--limit", type=click.IntRange(1), help="Use N images, evenly spaced."),
+    click.option(
+        "--batch-size",
+        "--batch",
+        default=0,
+        type=click.IntRange(0),
+        help="Images a forward pass; 0 chooses by device.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
+    click.option(
+        "--precision",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        help="Of the forward pass.",
+    ),
+    click.option(
+        "--kernel",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "blocked", "reference"]),
+        help="Measuring kernel.",
+    ),
+    click.option("--workers", default=0, type=click.IntRange(0), help="Decoding processes."),
+    click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap."),
+    click.option(
+        "--resamples",
+        default=2000,
+        show_default=True,
+        type=click.IntRange(100),
+        help="Bootstrap draws.",
+    ),
+)
+conventions = compose(
+    click.option(
+        "--distance-unit",
+        default="px",
+        show_default=True,
+        type=click.Choice(["px", "tokens", "grid", "unit"]),
+    ),
+    click.option(
+        "--entropy-unit", default="nats", show_default=True, type=click.Choice(["nats", "bits"])
+    ),
+    click.option(
+        "--prefix",
+        default="renormalised",
+        show_default=True,
+        type=click.Choice(["renormalised", "excluded", "included"]),
+        help="What happens to attention on prefix tokens.",
+    ),
+    click.option(
+        "--average",
+        default="statistic",
+        show_default=True,
+        type=click.Choice(["statistic", "attention"]),
+        help="Average statistics over images, or attention first.",
+    ),
+    click.option(
+        "--divergence",
+        default="kl",
+        show_default=True,
+        type=click.Choice(["kl", "symmetric", "js"]),
+    ),
+    click.option(
+        "--cka-tokens",
+        default="mean",
+        show_default=True,
+        type=click.Choice(["mean", "cls", "flat"]),
+    ),
+    click.option(
+        "--cka-estimator",
+        default="unbiased",
+        show_default=True,
+        type=click.Choice(["unbiased", "biased"]),
+    ),
+    click.option(
+        "--cka-batch",
+        default=64,
+        show_default=True,
+        type=click.IntRange(10),
+        help="Images in one CKA mini-batch.",
+    ),
+)
+config = click.option(
+    "--config",
+    type=Plain,
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file with defaults for these options, e.g. a run's config.toml.",
+)

@@ -1,0 +1,104 @@
+"""The work behind `analyze` and `demo`: measure, save, print."""
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from attnprobe.cli import EXIT_PARTIAL
+from attnprobe.cli._console import console, progress, put_json, records, say
+
+OPTION_FIELDS = (
+    "distance_unit",
+    "entropy_unit",
+    "prefix",
+    "average",
+    "divergence",
+    "cka_tokens",
+    "cka_estimator",
+    "cka_batch",
+)
+
+
+def settings(values: dict[str, Any]) -> Any:
+    """Return an AnalysisConfig from command-line values."""
+    from attnprobe.analysis import AnalysisConfig
+    from attnprobe.types import MetricOptions
+
+    options = MetricOptions(**{name: values.pop(name) for name in OPTION_FIELDS})
+    chosen = values.pop("metrics") or AnalysisConfig.metrics
+    return AnalysisConfig(metrics=tuple(chosen), options=options, **values)
+
+
+def run(
+    checkpoint: str,
+    images: str,
+    config: Any,
+    *,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    loading: dict[str, Any],
+) -> int:
+    """Analyze, save the run folder with its report, print a table; return the exit code."""
+    from dataclasses import replace
+
+    import attnprobe
+    from attnprobe.report.page import render
+    from attnprobe.results import check_output
+
+    check_output(out, overwrite=overwrite)
+    model = attnprobe.load(checkpoint, **loading)
+    with progress(f"measuring {model.spec.name}") as update:
+        result = attnprobe.analyze(
+            model, images, config=config, progress=update, command=command_line()
+        )
+    run_config = {"checkpoint": checkpoint, "images": images, **result.config, **loading}
+    result = replace(result, config=run_config)
+    texts = {"report.html": render([result]), "log.txt": log(result)}
+    result.save(out, overwrite=overwrite, texts=texts)
+    show(result, out, as_json=as_json)
+    return EXIT_PARTIAL if result.provenance.skipped else 0
+
+
+def command_line() -> str:
+    """Return what was typed, quoted so that it can be pasted."""
+    return shlex.join(["attnprobe", *sys.argv[1:]])
+
+
+def log(result: Any) -> str:
+    """Return the log of a run: what was read, assumed, skipped, and how long it took."""
+    facts = result.provenance
+    lines = [
+        f"{datetime.now(UTC).isoformat(timespec='seconds')} {facts.command}",
+        f"model {result.name}: {result.model['architecture']} from {result.model['source']}",
+        *(f"assumed: {line}" for line in result.model["assumed"]),
+        f"measured {facts.images} images in {facts.seconds} s on {facts.device} ({facts.kernel})",
+        *(f"skipped {line}" for line in facts.skipped),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def show(result: Any, out: Path, *, as_json: bool) -> None:
+    """Print the result: a table for people, or JSON for programs."""
+    from attnprobe.report.terminal import layer_table
+
+    skipped = result.provenance.skipped
+    if as_json:
+        document = {
+            "out": str(out),
+            "name": result.name,
+            "images": result.provenance.images,
+            "skipped": list(skipped),
+            "layer_means": records(result.tables["layer_means"]),
+        }
+        put_json(document)
+    else:
+        screen = console()
+        screen.print(layer_table(result, screen.width))
+    for line in skipped[:5]:
+        say(f"skipped {line}")
+    if skipped:
+        say(f"{len(skipped)} images could not be read; they are listed in {out / 'log.txt'}")
+    say(f"wrote {out}; open {out / 'report.html'}")

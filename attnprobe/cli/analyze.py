@@ -1,0 +1,48 @@
+"""attnprobe analyze: measure every attention head of a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attnprobe.cli import _options
+
+
+@click.command(name="analyze")
+@click.argument("checkpoint")
+@_options.measuring
+@_options.conventions
+@_options.loading
+@click.option("-o", "--out", type=_options.Plain, help="Run folder.  [default: runs/NAME]")
+@_options.overwrite
+@_options.config
+@click.option("--dry-run", is_flag=True, help="Print the plan and the memory estimate, and stop.")
+@_options.as_json
+def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> int:
+    """Measure every attention head of CHECKPOINT.
+
+    CHECKPOINT is a file (.pth .pt .bin .safetensors .npz), a name from `attnprobe list
+    checkpoints`, or timm:NAME. Writes tables with 95% intervals and report.html.
+
+    \b
+    attnprobe analyze simmim_vit_base.pth -i photos/ --limit 200
+    attnprobe analyze timm:vit_base_patch16_224.mae -m distance -m entropy
+    """
+    from attnprobe.cli import _plan, _run
+
+    as_json, overwrite = values.pop("as_json"), values.pop("overwrite")
+    loading = {name: values.pop(name) for name in ("heads", "name", "trust")}
+    dry_run = values.pop("dry_run")
+    config = _run.settings(values)
+    if dry_run:
+        return _plan.show(checkpoint, loading, batch=config.batch_size or 8, as_json=as_json)
+    target = out or Path("runs") / (loading["name"] or Path(checkpoint.replace(":", "-")).stem)
+    return _run.run(
+        checkpoint,
+        images,
+        config,
+        out=target,
+        overwrite=overwrite,
+        as_json=as_json,
+        loading=loading,
+    )

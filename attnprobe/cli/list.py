@@ -1,0 +1,28 @@
+"""attnprobe list: what attnprobe knows."""
+
+import click
+
+from attnprobe.cli import _options
+
+KINDS = ("checkpoints", "formats", "metrics", "plots")
+
+
+@click.command(name="list")
+@click.argument("kind", type=click.Choice(KINDS))
+@_options.as_json
+def command(kind: str, *, as_json: bool) -> int:
+    """List checkpoints, formats, metrics or plots.
+
+    \b
+    attnprobe list checkpoints
+    attnprobe list metrics --json
+    """
+    from attnprobe.cli import _listing
+    from attnprobe.cli._console import console, put_json
+
+    rows = _listing.rows(kind)
+    if as_json:
+        put_json(rows)
+    else:
+        console().print(_listing.table(kind, rows))
+    return 0

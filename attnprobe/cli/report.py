@@ -1,0 +1,31 @@
+"""attnprobe report: draw the page of a saved run again."""
+
+from pathlib import Path
+
+import click
+
+from attnprobe.cli import _options
+
+
+@click.command(name="report")
+@click.argument("run", type=_options.Plain)
+@click.option("-o", "--out", type=_options.Plain, help="Page to write.  [default: RUN/report.html]")
+@_options.overwrite
+def command(run: Path, out: Path | None, *, overwrite: bool) -> int:
+    """Write the page of a saved RUN folder again.
+
+    Needs neither weights nor torch.
+
+    \b
+    attnprobe report runs/simmim_vit_base -o simmim.html
+    """
+    import attnprobe
+    from attnprobe.cli._console import say
+
+    result = attnprobe.Result.load(run)
+    # the page inside a run folder is derived from its tables: replacing it loses nothing
+    path = attnprobe.report(
+        [result], out or run / "report.html", overwrite=overwrite or out is None
+    )
+    say(f"wrote {path}")
+    return 0
