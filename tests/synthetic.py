@@ -140,6 +140,7 @@ def _means(tables, layers, intervals):
             ("distance", "distance"),
             ("entropy", "entropy"),
             ("head_kl", "head_kl_mean"),
+            ("prefix_mass", "prefix_mass"),
         )
         if source in tables
     ]
@@ -147,8 +148,10 @@ def _means(tables, layers, intervals):
 
 
 def _mean(metric, table, layers, intervals):
-    by_layer = table.groupby("layer")["value"]
+    by_layer = table.groupby(["layer", "head"])["value"].sum().groupby("layer")
     uniform = layers.get(f"{metric}_uniform", pd.Series(np.nan, index=layers.index))
+    if metric == "prefix_mass":
+        uniform = layers.prefix / (layers.prefix + layers.patches)
     frame = pd.DataFrame({"metric": metric, "layer": layers.layer, "value": by_layer.mean()})
     spread = 0.02 * frame.value if intervals else np.nan
     frame["low"], frame["high"] = frame.value - spread, frame.value + spread

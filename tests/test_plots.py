@@ -3,10 +3,10 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from golden_plots import GOLDEN, NAMES, outline
 from synthetic import synthetic_result
 
 from attnprobe import plugins
@@ -15,7 +15,6 @@ from attnprobe.types import ResultError
 
 PLOTS = plugins.names("attnprobe.plots")
 DEPTH = {"distance": "distance", "entropy": "entropy", "head_kl": "head_kl_mean"}
-GOLDEN = Path(__file__).parent / "golden" / "plots.json"
 
 
 def plot(name) -> Plot:
@@ -125,15 +124,22 @@ def test_results_with_different_units_do_not_share_an_axis():
     other = replace(first, tables={**first.tables, "distance": table})
     with pytest.raises(ResultError, match=r"different units: px, tokens"):
         plot("distance").draw([other, second])
+    means = first.tables["layer_means"].assign(unit="bits")
+    other = replace(first, tables={**first.tables, "layer_means": means})
+    with pytest.raises(ResultError, match=r"different units: bits, px"):
+        plot("profiles").draw([other, second])
 
 
-def test_prefix_mass_has_one_mark_a_head_and_token():
+def test_prefix_mass_has_one_mark_a_head_and_token_and_a_line_for_their_sum():
     result = synthetic_result(layers=3, heads=2, tokens=("cls", "register1"))
     figure = plot("prefix_mass").draw([result])
     table = result.tables["prefix_mass"]
     for token in ("cls", "register1"):
-        (marks,) = traces(figure, token)
+        (marks,) = traces(figure, f"{token}, one head")
         assert list(marks.y) == pytest.approx(table[table.token == token].value.tolist())
+    (line,) = means_of(figure)
+    by_head = table.groupby(["layer", "head"]).value.sum()
+    assert list(line.y) == pytest.approx(by_head.groupby("layer").mean().tolist())
 
 
 def test_cka_shows_the_whole_square():
@@ -184,24 +190,14 @@ def test_colours_are_distinct():
     assert len({*PALETTE, *NIGHT}) == 2 * MOST
 
 
-def outline(figure):
-    """The drawn numbers of a figure, without its looks."""
-    keys = ("x", "y", "z")
-    return [
-        {"name": trace.name, **{key: getattr(trace, key, None) for key in keys}}
-        for trace in figure.data
-    ]
-
-
-def test_figures_match_the_golden_outline():
-    result = synthetic_result(layers=2, heads=2, images=3)
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    for name, expected in golden.items():
-        found = json.loads(json.dumps(outline(plot(name).draw([result]))))
-        assert [trace["name"] for trace in found] == [trace["name"] for trace in expected]
-        for trace, wanted in zip(found, expected, strict=True):
-            for axis in ("x", "y", "z"):
-                assert numbers(trace[axis]) == pytest.approx(numbers(wanted[axis]), rel=1e-4)
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_match_the_golden_outline(name):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
+    found = outline(name)
+    assert [trace["name"] for trace in found] == [trace["name"] for trace in golden]
+    for trace, expected in zip(found, golden, strict=True):
+        for axis in ("x", "y", "z"):
+            assert numbers(trace[axis]) == pytest.approx(numbers(expected[axis]), rel=1e-4)
 
 
 def numbers(values):

@@ -194,6 +194,15 @@ def test_several_models_are_named_in_every_table_and_drawn_together():
         assert {row[0] for row in table["rows"]} == {"first", "second"}
 
 
+def test_a_model_without_a_metric_is_left_out_of_its_section_only():
+    short = synthetic_result("short", metrics=("entropy",))
+    page = render([short, synthetic_result("full", seed=1)])
+    found = tables.metric_means("distance", [short, synthetic_result("full", seed=1)])
+    assert "head_min" in found.columns
+    assert {row[0] for row in found.rows} == {"full"}
+    assert {row[0] for row in payload(page)["tables"]["entropy"]["rows"]} == {"short", "full"}
+
+
 def test_tables_a_plugin_adds_are_shown_without_being_known():
     result = synthetic_result()
     extra = result.tables["distance"].assign(definition="made up, v1", unit="u")

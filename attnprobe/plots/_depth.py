@@ -1,14 +1,18 @@
 """Heads against depth: one dot a head, the layer mean with its interval, the uniform value."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from attnprobe.frames import deepest, known, layer_means, rows
+from attnprobe.plots import PALETTE
 from attnprobe.plots import _style as style
 from attnprobe.results import Result
 
 SPREAD = 0.6
+MEAN = "mean of the layer's heads, 95 % interval"
 
 
 @dataclass(frozen=True)
@@ -26,92 +30,117 @@ class DepthAxes:
     quantity: str
 
 
+@dataclass(frozen=True)
+class Marks:
+    """How one series looks.
+
+    Attributes:
+        colour: Of marks, line and ribbon.
+        name: In the legend.
+        group: Series that the legend hides together.
+        symbol: Shape of the marks.
+        dash: Pattern of the line.
+        size: Diameter of the marks.
+    """
+
+    colour: str
+    name: str
+    group: str
+    symbol: str = "circle"
+    dash: str = "solid"
+    size: int = 10
+
+
 def draw(results: list[Result], axes: DepthAxes) -> go.Figure:
     """Draw one panel a model with a common vertical axis."""
     figure = style.panels(results)
     unit = style.shared(results, axes.table)
     for index, result in enumerate(results):
-        colour = style.PALETTE[index]
-        for trace in _traces(result, axes, unit, colour):
+        row, col = style.spot(results, index)
+        for trace in _traces(result, axes, unit, PALETTE[index]):
             trace.showlegend = index == 0 and trace.name != "interval"
-            figure.add_trace(trace, **style.spot(results, index))
-    style.layer_axis(figure, max(len(result.layers) for result in results))
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(title={"text": style.titled(axes.quantity, unit)}, col=1)
+            figure.add_trace(trace, row=row, col=col)
+    finish(figure, results, style.titled(axes.quantity, unit))
     return figure
+
+
+def finish(figure: go.Figure, results: list[Result], title: str) -> None:
+    """Number the layers, start values at zero and name the vertical axes."""
+    style.layer_axis(figure, deepest(results))
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title={"text": title}, col=1)
 
 
 def _traces(result: Result, axes: DepthAxes, unit: str, colour: str) -> list[go.Scatter]:
     means = layer_means(result, axes.metric)
-    heads = result.tables[axes.table].dropna(subset=["value"])
-    parts = [ribbon(means, colour), uniform(means), dots(heads, result, unit, colour)]
-    if not means.empty:
-        parts.append(mean_line(means, unit, colour))
-    return [part for part in parts if part is not None]
+    heads = known(result.tables[axes.table], "value")
+    marks = Marks(colour, "one head", "heads", size=6)
+    return [
+        *ribbon(means, colour, "mean"),
+        *uniform(means),
+        dots(heads, result, unit, marks),
+        *mean_line(means, unit, Marks(colour, MEAN, "mean")),
+    ]
 
 
-def layer_means(result: Result, metric: str) -> pd.DataFrame:
-    """Rows of `layer_means` for one metric, in layer order; empty when there are none."""
-    table = result.tables.get("layer_means")
-    if table is None or table.empty:
-        return pd.DataFrame(columns=["layer", "value", "low", "high", "uniform"])
-    return table[table["metric"] == metric].dropna(subset=["value"]).sort_values("layer")
-
-
-def dots(heads: pd.DataFrame, result: Result, unit: str, colour: str) -> go.Scatter:
+def dots(heads: pd.DataFrame, result: Result, unit: str, marks: Marks) -> go.Scatter:
     """One dot a head, set off sideways by head number so that equal heads stay apart."""
-    count = heads["layer"].map(result.layers.set_index("layer")["heads"])
-    offset = ((heads["head"] + 0.5) / count - 0.5) * SPREAD
+    counts = {row.layer: row.heads for row in rows(result.layers)}
+    each = list(rows(heads))
     return go.Scatter(
-        name="one head",
+        name=marks.name,
         legendrank=2,
-        legendgroup="heads",
+        legendgroup=marks.group,
         mode="markers",
-        x=(heads["layer"] + 1 + offset).round(4).tolist(),
-        y=heads["value"].tolist(),
-        marker={"color": colour, "size": 6, "opacity": 0.55},
+        x=[_sideways(row.layer + 1, row.head, counts[row.layer]) for row in each],
+        y=[row.value for row in each],
+        marker={
+            "color": marks.colour,
+            "size": marks.size,
+            "opacity": 0.55,
+            "symbol": marks.symbol,
+        },
         hoverinfo="text",
         hovertext=[
-            f"layer {row.layer + 1}, head {row.head + 1}<br>{row.value:.4g} {unit}"
-            f"{style.interval(row.low, row.high)}"
-            for row in heads.itertuples()
+            f"layer {row.layer + 1}, head {row.head + 1}<br>{_value(row, unit)}" for row in each
         ],
     )
 
 
-def mean_line(means: pd.DataFrame, unit: str, colour: str, name: str = "") -> go.Scatter:
-    """The layer means as larger marks joined by a line."""
-    return go.Scatter(
-        name=name or "mean of the layer's heads, 95 % interval",
+def mean_line(means: pd.DataFrame, unit: str, marks: Marks) -> list[go.Scatter]:
+    """The layer means as larger marks joined by a line; nothing when there are none."""
+    each = list(rows(means))
+    line = go.Scatter(
+        name=marks.name,
         legendrank=1,
-        legendgroup=name or "mean",
+        legendgroup=marks.group,
         mode="lines+markers",
-        x=(means["layer"] + 1).tolist(),
-        y=means["value"].tolist(),
-        line={"color": colour, "width": 2},
-        marker={"color": colour, "size": 10, "line": {"color": "#FFFFFF", "width": 1.5}},
+        x=[row.layer + 1 for row in each],
+        y=[row.value for row in each],
+        line={"color": marks.colour, "width": 2, "dash": marks.dash},
+        marker={
+            "color": marks.colour,
+            "size": marks.size,
+            "symbol": marks.symbol,
+            "line": {"color": "#FFFFFF", "width": 1.5},
+        },
         hoverinfo="text",
-        hovertext=[
-            f"{name + '<br>' if name else ''}layer {row.layer + 1}, mean over heads"
-            f"<br>{row.value:.4g} {unit}{style.interval(row.low, row.high)}"
-            for row in means.itertuples()
-        ],
+        hovertext=[f"layer {row.layer + 1}, {marks.name}<br>{_value(row, unit)}" for row in each],
     )
+    return [line] if each else []
 
 
-def ribbon(means: pd.DataFrame, colour: str, group: str = "mean") -> go.Scatter | None:
-    """The 95 % interval of the layer means as a band."""
-    known = means.dropna(subset=["low", "high"])
-    if known.empty:
-        return None
-    x = (known["layer"] + 1).tolist()
-    return go.Scatter(
+def ribbon(means: pd.DataFrame, colour: str, group: str) -> list[go.Scatter]:
+    """The 95 % interval of the layer means as a band; nothing without intervals."""
+    each = list(rows(known(means, "low", "high")))
+    there = [(row.layer + 1, row.high) for row in each]
+    back = [(row.layer + 1, row.low) for row in reversed(each)]
+    band = go.Scatter(
         name="interval",
-        legendrank=9,
         legendgroup=group,
         mode="lines",
-        x=[*x, *x[::-1]],
-        y=[*known["high"], *known["low"][::-1]],
+        x=[x for x, _ in there + back],
+        y=[y for _, y in there + back],
         fill="toself",
         fillcolor=colour,
         opacity=0.25,
@@ -119,22 +148,29 @@ def ribbon(means: pd.DataFrame, colour: str, group: str = "mean") -> go.Scatter 
         hoverinfo="skip",
         showlegend=False,
     )
+    return [band] if each else []
 
 
-def uniform(means: pd.DataFrame) -> go.Scatter | None:
+def uniform(means: pd.DataFrame) -> list[go.Scatter]:
     """What uniform attention would measure; a step where the geometry changes."""
-    known = means.dropna(subset=["uniform"])
-    if known.empty:
-        return None
-    pairs = list(zip(known["layer"] + 1, known["uniform"], strict=True))
-    return go.Scatter(
+    each = [row for row in rows(known(means, "uniform")) for _ in range(2)]
+    steps = go.Scatter(
         name="uniform attention",
         legendrank=3,
         legendgroup="uniform",
         mode="lines",
-        x=[layer + side for layer, _ in pairs for side in (-0.5, 0.5)],
-        y=[value for _, value in pairs for _ in range(2)],
+        x=[row.layer + 1 + (0.5 if at % 2 else -0.5) for at, row in enumerate(each)],
+        y=[row.uniform for row in each],
         line={"color": style.GREY.format(0.95), "width": 1.5, "dash": "dot"},
         hoverinfo="text",
-        hovertext=[f"uniform attention {value:.4g}" for _, value in pairs for _ in range(2)],
+        hovertext=[f"uniform attention {row.uniform:.4g} {row.unit}" for row in each],
     )
+    return [steps] if each else []
+
+
+def _sideways(layer: int, head: int, heads: int) -> float:
+    return round(layer + ((head + 0.5) / heads - 0.5) * SPREAD, 4)
+
+
+def _value(row: Any, unit: str) -> str:
+    return f"{row.value:.4g} {unit}{style.interval(row.low, row.high)}"

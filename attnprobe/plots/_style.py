@@ -4,6 +4,7 @@ Grey lines are translucent and backgrounds clear, so that a figure suits any pag
 """
 
 from html import escape
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -62,10 +63,11 @@ def panels(results: list[Result], *, square: bool = False) -> go.Figure:
     count = len(results)
     cols = COLUMNS[count]
     rows = -(-count // cols)
+    shared: Any = False if square else "all"  # plotly documents the word, its types do not
     figure = make_subplots(
         rows=rows,
         cols=cols,
-        shared_yaxes=False if square else "all",
+        shared_yaxes=shared,
         horizontal_spacing=0.12 / cols if square else 0.05 / cols,
         vertical_spacing=0.28 / rows if rows > 1 else 0,
         subplot_titles=None if count == 1 else [label(result.name) for result in results],
@@ -76,14 +78,14 @@ def panels(results: list[Result], *, square: bool = False) -> go.Figure:
     return figure
 
 
-def spot(results: list[Result], index: int) -> dict[str, int]:
-    """Row and column of the panel of result `index`.
+def spot(results: list[Result], index: int) -> tuple[int, int]:
+    """Row and column of the panel of result `index`, counted from 1.
 
     >>> spot([None] * 3, 2)
-    {'row': 1, 'col': 3}
+    (1, 3)
     """
     cols = COLUMNS[len(results)]
-    return {"row": index // cols + 1, "col": index % cols + 1}
+    return index // cols + 1, index % cols + 1
 
 
 def label(name: str, limit: int = 28) -> str:
@@ -96,19 +98,27 @@ def label(name: str, limit: int = 28) -> str:
     return escape(short, quote=False)
 
 
-def shared(results: list[Result], table: str, column: str = "unit") -> str:
-    """The one unit (or definition) of a table in all results.
+def shared(results: list[Result], table: str) -> str:
+    """The one unit of a table in all results.
 
     Raises:
         ResultError: The results disagree, so that one axis cannot show them.
     """
-    found = {str(value) for result in results for value in result.tables[table][column].unique()}
-    if len(found) != 1:
+    return agreed({unit for result in results for unit in result.tables[table]["unit"]}, table)
+
+
+def agreed(units: set[str], quantity: str) -> str:
+    """The one unit among those found.
+
+    Raises:
+        ResultError: There are several.
+    """
+    if len(units) > 1:
         raise ResultError(
-            f"the results give {table} with different {column}s: {', '.join(sorted(found))}",
+            f"the results give {quantity} in different units: {', '.join(sorted(units))}",
             "measure the models with the same options",
         )
-    return found.pop()
+    return next(iter(units), "")
 
 
 def titled(quantity: str, unit: str) -> str:
@@ -120,7 +130,7 @@ def titled(quantity: str, unit: str) -> str:
     return f"{quantity} ({unit})" if unit else quantity
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: Any, high: Any) -> str:
     """Text of a 95 % interval, empty where there were too few images for one."""
     return "" if pd.isna(low) or pd.isna(high) else f"<br>95 % interval {low:.4g} to {high:.4g}"
 

@@ -11,15 +11,16 @@ from attnprobe.results import Result
 def _draw(results: list[Result]) -> go.Figure:
     figure = style.panels(results, square=True)
     for index, result in enumerate(results):
-        place = style.spot(results, index)
-        figure.add_trace(_square(result), **place)
+        row, col = style.spot(results, index)
+        figure.add_trace(_square(result), row=row, col=col)
         side = f"x{index + 1}" if index else "x"
         ticks = style.ticks(len(result.layers))
-        figure.update_yaxes(scaleanchor=side, tickvals=ticks, **place)
-        figure.update_xaxes(tickvals=ticks, **place)
-    plain = {"constrain": "domain", "showgrid": False, "showline": False, "ticks": ""}
-    figure.update_xaxes(title={"text": "Layer (1 = first)"}, **plain)
-    figure.update_yaxes(title={"text": "Layer"}, **plain)
+        figure.update_yaxes(scaleanchor=side, tickvals=ticks, row=row, col=col)
+        figure.update_xaxes(tickvals=ticks, row=row, col=col)
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(constrain="domain", showgrid=False, showline=False, ticks="")
+    figure.update_xaxes(title={"text": "Layer (1 = first)"})
+    figure.update_yaxes(title={"text": "Layer"}, col=1)
     bar = {"title": {"text": "CKA", "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
     figure.update_layout(
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": bar}

@@ -7,6 +7,7 @@ hundreds of panels of their own would take seconds to draw.
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from attnprobe.frames import known, rows
 from attnprobe.plots import Plot
 from attnprobe.plots import _style as style
 from attnprobe.results import Result
@@ -26,7 +27,7 @@ def _draw(results: list[Result]) -> go.Figure:
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, constrain="domain", autorange="reversed")
     bar = {"title": {"text": unit, "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
-    top = max(float(result.tables[TABLE]["value"].max()) for result in results)
+    top = max(row.value for r in results for row in rows(known(r.tables[TABLE], "value")))
     figure.update_layout(
         template=style.TEMPLATE,
         height=24 + 156 * sum(tall) + 20 * len(results),
@@ -38,14 +39,13 @@ def _draw(results: list[Result]) -> go.Figure:
 
 
 def _depth(result: Result) -> int:
-    return int(result.tables[TABLE]["layer"].nunique())
+    return len({row.layer for row in rows(result.tables[TABLE])})
 
 
 def _add(figure: go.Figure, result: Result, index: int, *, named: bool) -> None:
     table = result.tables[TABLE]
-    heads = int(table["head_a"].max()) + 1
-    pitch = heads + GAP
-    layers = sorted(table["layer"].unique())
+    pitch = 1 + max(row.head_a for row in rows(table)) + GAP
+    layers = sorted({row.layer for row in rows(table)})
     figure.add_trace(_mosaic(result, layers, pitch), row=index + 1, col=1)
     axis = f"y{index + 1}" if index else "y"
     figure.update_yaxes(scaleanchor=axis.replace("y", "x"), row=index + 1, col=1)
@@ -72,7 +72,7 @@ def _mosaic(result: Result, layers: list[int], pitch: int) -> go.Heatmap:
     z: list[list[float | None]] = [[None] * width for _ in range(height)]
     text = [[""] * width for _ in range(height)]
     place = {layer: (i // ACROSS * pitch, i % ACROSS * pitch) for i, layer in enumerate(layers)}
-    for row in result.tables[TABLE].dropna(subset=["value"]).itertuples():
+    for row in rows(known(result.tables[TABLE], "value")):
         top, left = place[row.layer]
         z[top + row.head_a][left + row.head_b] = float(f"{row.value:.6g}")
         text[top + row.head_a][left + row.head_b] = (

@@ -1,65 +1,59 @@
 """Attention that patches give to each prefix token, head by head, against depth."""
 
-import pandas as pd
 import plotly.graph_objects as go
 
-from attnprobe.plots import Plot
+from attnprobe.frames import known, layer_means
+from attnprobe.plots import PALETTE, Plot
 from attnprobe.plots import _depth as depth
 from attnprobe.plots import _style as style
 from attnprobe.results import Result
 
 TABLE = "prefix_mass"
+TOTAL = "all prefix tokens together, mean of heads, 95 % interval"
+INK = "#80868F"
 
 
 def _draw(results: list[Result]) -> go.Figure:
     figure = style.panels(results)
     unit = style.shared(results, TABLE)
-    seen: set[str] = set()
-    tokens = list(dict.fromkeys(t for result in results for t in result.tables[TABLE]["token"]))
+    tokens = list(dict.fromkeys(str(t) for r in results for t in r.tables[TABLE]["token"]))
+    named = {"interval"}
     for index, result in enumerate(results):
-        for token, heads in result.tables[TABLE].groupby("token", sort=False):
-            for trace in _traces(result, str(token), heads, unit, tokens.index(token)):
-                trace.showlegend = trace.mode == "markers" and token not in seen
-                figure.add_trace(trace, **style.spot(results, index))
-            seen.add(str(token))
-    style.layer_axis(figure, max(len(result.layers) for result in results))
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(title={"text": style.titled("Attention on prefix token", unit)}, col=1)
+        row, col = style.spot(results, index)
+        for trace in _traces(result, tokens, unit):
+            trace.showlegend = str(trace.name) not in named
+            named.add(str(trace.name))
+            figure.add_trace(trace, row=row, col=col)
+    depth.finish(figure, results, style.titled("Attention on prefix tokens", unit))
     return figure
 
 
-def _traces(
-    result: Result, token: str, heads: pd.DataFrame, unit: str, rank: int
-) -> list[go.Scatter]:
-    colour = style.PALETTE[rank % len(style.PALETTE)]
-    dots = depth.dots(heads.dropna(subset=["value"]), result, unit, colour)
-    dots.name = dots.legendgroup = style.label(token)
-    dots.marker.symbol = style.SYMBOLS[rank % len(style.SYMBOLS)]
-    dots.marker.opacity = 0.75
-    dots.hovertext = [f"{style.label(token)}, {text}" for text in dots.hovertext]
-    means = _means(result, token)
-    if means.empty:
-        return [dots]
-    line = depth.mean_line(means, unit, colour, style.label(token))
-    band = depth.ribbon(means, colour, style.label(token))
-    return [trace for trace in (band, dots, line) if trace is not None]
+def _traces(result: Result, tokens: list[str], unit: str) -> list[go.Scatter]:
+    """Dots of each token, and the layer means, which add the tokens up."""
+    table, means = known(result.tables[TABLE], "value"), layer_means(result, TABLE)
+    single = len(tokens) == 1
+    colour = PALETTE[0] if single else INK
+    line = depth.Marks(colour, depth.MEAN if single else TOTAL, "mean")
+    heads = [
+        depth.dots(table.loc[table["token"] == token], result, unit, _marks(token, rank))
+        for rank, token in enumerate(tokens)
+    ]
+    band = depth.ribbon(means, colour, "mean")
+    return [*band, *depth.uniform(means), *heads, *depth.mean_line(means, unit, line)]
 
 
-def _means(result: Result, token: str) -> pd.DataFrame:
-    """Layer means of one token, where the table tells tokens apart."""
-    means = depth.layer_means(result, TABLE)
-    if "token" in means.columns and means["token"].notna().any():
-        return means[means["token"] == token]
-    if result.tables[TABLE]["token"].nunique() == 1:
-        return means
-    return depth.layer_means(result, f"{TABLE}:{token}")
+def _marks(token: str, rank: int) -> depth.Marks:
+    name = style.label(token)
+    colour, symbol = PALETTE[rank % len(PALETTE)], style.SYMBOLS[rank % len(style.SYMBOLS)]
+    return depth.Marks(colour, f"{name}, one head", name, symbol=symbol, size=6)
 
 
 PLOT = Plot(
-    "prefix_mass",
+    TABLE,
     "Attention on prefix tokens by layer",
     (TABLE,),
     _draw,
     caption="The share of a patch's attention that goes to each token without a place in the "
-    "image (class token, registers); one mark a head, set apart sideways by head number.",
+    "image (class token, registers); one small mark a head, set apart sideways by head number. "
+    "The line adds the tokens up and averages the heads.",
 )

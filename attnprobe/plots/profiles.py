@@ -3,7 +3,8 @@
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from attnprobe.plots import Plot
+from attnprobe.frames import deepest, layer_means, rows
+from attnprobe.plots import PALETTE, Plot
 from attnprobe.plots import _depth as depth
 from attnprobe.plots import _style as style
 from attnprobe.results import Result
@@ -17,7 +18,7 @@ QUANTITIES = {
 
 def _draw(results: list[Result]) -> go.Figure:
     style.panels(results)  # refuses too few and too many
-    shown = [m for m in QUANTITIES if any(not depth.layer_means(r, m).empty for r in results)]
+    shown = [m for m in QUANTITIES if any(not layer_means(r, m).empty for r in results)]
     figure = make_subplots(rows=1, cols=max(1, len(shown)), horizontal_spacing=0.08)
     figure.update_layout(template=style.TEMPLATE, height=72 + style.PANEL)
     for col, metric in enumerate(shown, start=1):
@@ -27,27 +28,28 @@ def _draw(results: list[Result]) -> go.Figure:
                 figure.add_trace(trace, row=1, col=col)
         title = style.titled(QUANTITIES[metric], _unit(results, metric))
         figure.update_yaxes(title={"text": title}, row=1, col=col)
-    style.layer_axis(figure, max(len(result.layers) for result in results))
+    style.layer_axis(figure, deepest(results))
     figure.update_yaxes(rangemode="tozero")
     return figure
 
 
 def _unit(results: list[Result], metric: str) -> str:
-    units = {u for r in results for u in depth.layer_means(r, metric).get("unit", [])}
-    return units.pop() if len(units) == 1 else ""
+    return style.agreed({row.unit for r in results for row in rows(layer_means(r, metric))}, metric)
 
 
 def _traces(result: Result, metric: str, index: int) -> list[go.Scatter]:
-    means = depth.layer_means(result, metric)
-    if means.empty:
-        return []
-    name, colour = style.label(result.name), style.PALETTE[index]
-    line = depth.mean_line(means, means["unit"].iloc[0], colour, name)
-    line.legendgroup = f"model{index}"  # two models may share a name
-    line.line.dash = style.DASHES[index]
-    line.marker.update(symbol=style.SYMBOLS[index], size=8)
-    band = depth.ribbon(means, colour, f"model{index}")
-    return [line] if band is None else [band, line]
+    means = layer_means(result, metric)
+    group = f"model{index}"  # not the name: two models may share it
+    marks = depth.Marks(
+        PALETTE[index],
+        style.label(result.name),
+        group,
+        symbol=style.SYMBOLS[index],
+        dash=style.DASHES[index],
+        size=8,
+    )
+    unit = "".join(row.unit for row in rows(means.head(1)))
+    return [*depth.ribbon(means, marks.colour, group), *depth.mean_line(means, unit, marks)]
 
 
 PLOT = Plot(

@@ -38,15 +38,17 @@ def figures(results: list[Result]) -> list[Figure]:
 
 def _figure(plot: Plot, results: list[Result]) -> Figure:
     figure = plot.draw(results)
-    meta = figure.layout.meta or {}
-    columns = {tuple(axis.domain or (0, 1)) for axis in figure.select_xaxes()}
     data = json.loads(figure.to_json() or "{}")
+    layout = data["layout"]
+    meta = layout.get("meta", {})
+    axes = [axis for name, axis in layout.items() if name.startswith("xaxis")]
+    columns = {tuple(axis.get("domain", (0, 1))) for axis in axes}
     return Figure(
         plot=plot,
-        height=int(figure.layout.height or 420),
+        height=layout.get("height", 420),
         narrowest=meta.get("narrowest", 320 if len(columns) == 1 else 300 * len(columns)),
         widest=meta.get("widest"),
-        data={"data": data["data"], "layout": data["layout"]},
+        data={"data": data["data"], "layout": layout},
     )
 
 

@@ -1,9 +1,11 @@
 """A page's opening paragraph, put together from the numbers and judging none of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
 
+from attnprobe.frames import known, layer_means, rows
 from attnprobe.results import Result
 
 
@@ -16,7 +18,7 @@ def sentences(result: Result) -> list[str]:
 
 
 def _measured(result: Result) -> Iterator[str]:
-    heads = sorted(result.layers["heads"].unique())
+    heads = sorted({row.heads for row in rows(result.layers)})
     span = f"{heads[0]}" if len(heads) == 1 else f"{heads[0]} to {heads[-1]}"
     images = result.provenance.images
     yield (
@@ -26,70 +28,85 @@ def _measured(result: Result) -> Iterator[str]:
 
 
 def _means(result: Result) -> Iterator[str]:
-    for metric, write in (("distance", _distance), ("entropy", _entropy), ("head_kl", _diversity)):
-        means = _layer_means(result, metric)
-        if not means.empty:
+    for metric, write in WRITERS.items():
+        means = list(rows(layer_means(result, metric)))
+        if means:
             yield write(means)
 
 
-def _distance(means: pd.DataFrame) -> str:
-    first, last, unit = means.iloc[0], means.iloc[-1], means["unit"].iloc[0]
-    text = f"Averaged over heads, a patch attends {_near(first)} {unit} away in the first layer"
+def _distance(means: list[Any]) -> str:
+    first, last = means[0], means[-1]
+    text = f"Averaged over heads, a patch attends {_near(first)} {first.unit} away in "
+    text += f"layer {first.layer + 1}"
     if len(means) > 1:
-        text += f" and {_near(last)} {unit} in the last"
-    if pd.notna(last.get("fraction")):
-        text += f" ({_percent(means['fraction'])} of what uniform attention would give)"
-    text += (
-        f"; single heads range from {_short(means['head_min'].min())} "
-        f"to {_short(means['head_max'].max())} {unit}."
-    )
-    return text
+        text += f" and {_near(last)} {last.unit} in layer {last.layer + 1}"
+    parts = [f"{row.fraction:.0%}" for row in dict.fromkeys((first, last)) if row.fraction > 0]
+    if parts:
+        text += f" ({' and '.join(parts)} of what uniform attention would give)"
+    low, high = min(row.head_min for row in means), max(row.head_max for row in means)
+    return text + f"; single heads range from {_short(low)} to {_short(high)} {first.unit}."
 
 
-def _entropy(means: pd.DataFrame) -> str:
-    low, high = means.loc[means["value"].idxmin()], means.loc[means["value"].idxmax()]
-    unit = means["unit"].iloc[0]
+def _entropy(means: list[Any]) -> str:
+    low, high = _extremes(means)
     return (
-        f"Attention is most focused in layer {low['layer'] + 1} (mean entropy "
-        f"{_near(low)} {unit}) and most spread out in layer {high['layer'] + 1} ({_near(high)})."
+        f"Attention is most focused in layer {low.layer + 1} (mean entropy {_near(low)} "
+        f"{low.unit}) and most spread out in layer {high.layer + 1} ({_near(high)} {high.unit})."
     )
 
 
-def _diversity(means: pd.DataFrame) -> str:
-    low, high = means.loc[means["value"].idxmin()], means.loc[means["value"].idxmax()]
-    unit = means["unit"].iloc[0]
+def _diversity(means: list[Any]) -> str:
+    low, high = _extremes(means)
     return (
-        f"The heads of a layer differ most in layer {high['layer'] + 1} (mean divergence "
-        f"{_near(high)} {unit}) and least in layer {low['layer'] + 1} ({_near(low)})."
+        f"The heads of a layer differ most in layer {high.layer + 1} (mean divergence "
+        f"{_near(high)} {high.unit}) and least in layer {low.layer + 1} "
+        f"({_near(low)} {low.unit})."
     )
+
+
+def _prefix(means: list[Any]) -> str:
+    low, high = _extremes(means)
+    return (
+        f"Patches give prefix tokens the largest share of their attention in layer "
+        f"{high.layer + 1} ({_near(high)}) and the smallest in layer {low.layer + 1} "
+        f"({_near(low)})."
+    )
+
+
+WRITERS: dict[str, Callable[[list[Any]], str]] = {
+    "distance": _distance,
+    "entropy": _entropy,
+    "head_kl": _diversity,
+    "prefix_mass": _prefix,
+}
 
 
 def _pairs(result: Result) -> Iterator[str]:
     cka = result.tables.get("cka")
     if cka is None or cka.empty or len(result.layers) < 2:
         return
-    first, last = cka["layer_a"].min(), cka["layer_a"].max()
-    ends = cka[(cka["layer_a"] == first) & (cka["layer_b"] == last)].dropna(subset=["value"])
-    if not ends.empty:
-        yield f"The outputs of the first and the last layer have a CKA of {_near(ends.iloc[0])}."
+    pairs = list(rows(known(cka, "value")))
+    ends = min(r.layer_a for r in pairs), max(r.layer_a for r in pairs)
+    for row in pairs:
+        if (row.layer_a, row.layer_b) == ends:
+            yield f"The outputs of the first and the last layer have a CKA of {_near(row)}."
 
 
 def _brackets(result: Result) -> Iterator[str]:
-    if any(table["low"].notna().any() for table in result.tables.values() if "low" in table):
+    tables = [table for table in result.tables.values() if "low" in table and not table.empty]
+    if any(not known(table, "low").empty for table in tables):
         yield "Brackets hold 95 % intervals over images."
 
 
-def _layer_means(result: Result, metric: str) -> pd.DataFrame:
-    means = result.tables.get("layer_means", pd.DataFrame())
-    if means.empty:
-        return means
-    return means[means["metric"] == metric].dropna(subset=["value"]).sort_values("layer")
+def _extremes(means: list[Any]) -> tuple[Any, Any]:
+    ordered = sorted(means, key=lambda row: row.value)
+    return ordered[0], ordered[-1]
 
 
-def _near(row: pd.Series) -> str:
-    if pd.isna(row["low"]) or pd.isna(row["high"]):
-        return _short(row["value"])
-    return f"{_short(row['value'])} [{_short(row['low'])}, {_short(row['high'])}]"
+def _near(row: Any) -> str:
+    if pd.isna(row.low) or pd.isna(row.high):
+        return _short(row.value)
+    return f"{_short(row.value)} [{_short(row.low)}, {_short(row.high)}]"
 
 
 def _short(value: float) -> str:
@@ -99,12 +116,6 @@ def _short(value: float) -> str:
     ('69.0', '114')
     """
     return f"{value:#.3g}".rstrip(".")
-
-
-def _percent(fraction: pd.Series) -> str:
-    known = fraction.dropna()
-    low, high = f"{100 * known.iloc[0]:.0f}", f"{100 * known.iloc[-1]:.0f}"
-    return f"{low} %" if len(known) == 1 else f"{low} % and {high} %"
 
 
 def _count(number: int | str, noun: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from attnprobe.frames import layer_means
 from attnprobe.results import Result
 
 COUNTED = ("layer", "head", "head_a", "head_b", "layer_a", "layer_b", "stage")
@@ -78,7 +79,7 @@ def table(key: str, title: str, results: list[Result], frames: list[pd.DataFrame
     if not pairs:
         return None
     whole = pd.concat(pairs, ignore_index=True)
-    columns = [name for name in ("model", *frames[0].columns) if name in whole.columns]
+    columns = [name for name in ("model", *whole.columns) if name in whole.columns]
     columns = [name for name in dict.fromkeys(columns) if _shown(whole[name])]
     return Table(
         key=key,
@@ -95,7 +96,7 @@ def table(key: str, title: str, results: list[Result], frames: list[pd.DataFrame
 
 def metric_means(metric: str, results: list[Result]) -> Table | None:
     """Layer means of one metric."""
-    frames = [_of_metric(result, metric) for result in results]
+    frames = [layer_means(result, metric) for result in results]
     return table(f"{metric}_by_layer", "By layer", results, frames)
 
 
@@ -150,20 +151,13 @@ def _places(frame: pd.DataFrame, columns: list[str]) -> list[int | None]:
     ]
 
 
-def _decimals(numbers: pd.DataFrame) -> int:
+def _decimals(numbers: Any) -> int:
     top = float(numbers.abs().max().max())
     return min(8, max(0, DIGITS - 1 - math.floor(math.log10(top)))) if top > 0 else 1
 
 
 def _unique(frame: pd.DataFrame, column: str) -> list[str]:
     return [str(text) for text in frame[column].dropna().unique()] if column in frame else []
-
-
-def _of_metric(result: Result, metric: str) -> pd.DataFrame:
-    means = result.tables.get("layer_means", pd.DataFrame())
-    if means.empty:
-        return means
-    return means[(means["metric"] == metric) | means["metric"].str.startswith(f"{metric}:")]
 
 
 def _sizes(layers: pd.DataFrame) -> pd.DataFrame:
@@ -181,11 +175,11 @@ def _sizes(layers: pd.DataFrame) -> pd.DataFrame:
     return layers[keep].assign(**sizes)
 
 
-def _shown(column: pd.Series) -> bool:
+def _shown(column: Any) -> bool:
     return column.name not in HIDDEN and bool(column.notna().any())
 
 
-def _cells(column: pd.Series) -> list[Any]:
+def _cells(column: Any) -> list[Any]:
     shift = 1 if column.name in COUNTED else 0
     if not pd.api.types.is_numeric_dtype(column):
         return [None if pd.isna(cell) else str(cell) for cell in column]

@@ -1,8 +1,9 @@
 """Results and model cards as tables for a terminal of 80 to 100 columns."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import pandas as pd
 from rich import box
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from attnprobe.frames import layer_means, rows
 from attnprobe.results import Result
 from attnprobe.types import LoadLedger
 
@@ -97,66 +99,54 @@ def aligned(values: Sequence[float | None], digits: int = 3) -> list[str]:
     >>> aligned([7.3, 116.49], digits=4)
     ['7.3', '116.5']
     """
-    known = [abs(value) for value in values if value is not None and not pd.isna(value)]
+    known = [abs(value) for value in values if _number(value)]
     top = max(known, default=0)
     whole = len(f"{top:.0f}") if top >= 1 else 1
     places = max(0, digits - whole)
-    return [
-        ABSENT if value is None or pd.isna(value) else f"{value:.{places}f}" for value in values
-    ]
+    return [f"{value:.{places}f}" if _number(value) else ABSENT for value in values]
 
 
 def _mean_columns(result: Result, metric: str, heading: str, layers: list[int]) -> list[Column]:
-    means = result.tables.get("layer_means", pd.DataFrame())
-    means = means if means.empty else means[means["metric"] == metric]
-    if means.empty:
+    means = {row.layer: row for row in rows(layer_means(result, metric))}
+    if not means:
         return []
-    rows = means.set_index("layer").reindex(layers)
-    unit = str(means["unit"].iloc[0])
-    ends = aligned([*rows["value"], *rows["low"], *rows["high"]])
-    count = len(layers)
-    value, low, high = ends[:count], ends[count : 2 * count], ends[2 * count :]
-    near = metric == "distance"
-    columns = [Column(f"{heading}\n{unit}", value)]
-    if rows["low"].notna().any():
-        rank = 2 if near else 4
-        columns.append(Column("95 %\ninterval", _pairs(low, high, "[{}, {}]"), rank))
+    units = {row.unit for row in means.values()}
+
+    def of(name: str) -> list[float | None]:
+        return [getattr(means.get(layer), name, None) for layer in layers]
+
+    near, count = metric == "distance", len(layers)
+    ends = aligned([*of("value"), *of("low"), *of("high")])
+    columns = [Column(f"{heading}\n{', '.join(units)}", ends[:count])]
+    if any(map(_number, of("low"))):
+        cells = _pairs(ends[count : 2 * count], ends[2 * count :], "[{}, {}]")
+        columns.append(Column("95 %\ninterval", cells, 2 if near else 4))
     if near:
-        ends = aligned([*rows["head_min"], *rows["head_max"]])
-        columns.append(
-            Column("head\nrange", _pairs(ends[:count], ends[count:], "{}" + DASH + "{}"))
-        )
-    if rows["fraction"].notna().any():
-        cells = [_percent(part) for part in rows["fraction"]]
+        ends = aligned([*of("head_min"), *of("head_max")])
+        cells = _pairs(ends[:count], ends[count:], "{}" + DASH + "{}")
+        columns.append(Column("head\nrange", cells))
+    if any(map(_number, of("fraction"))):
+        cells = [_percent(part) for part in of("fraction")]
         columns.append(Column("of\nunif.", cells, 1 if near else 5))
     return columns
 
 
+def _number(value: float | None) -> TypeGuard[float]:
+    return value is not None and not math.isnan(value)
+
+
 def _last_cka(result: Result, layers: list[int]) -> list[Column]:
-    cka = result.tables.get("cka")
-    if cka is None or cka.empty:
-        return []
-    last = cka[cka["layer_b"] == cka["layer_b"].max()].set_index("layer_a")["value"]
-    return [Column("CKA\nlast", aligned(last.reindex(layers).tolist()))]
+    pairs = list(rows(result.tables.get("cka", pd.DataFrame())))
+    last = max((row.layer_b for row in pairs), default=None)
+    values = {row.layer_a: row.value for row in pairs if row.layer_b == last}
+    return [Column("CKA\nlast", aligned([values.get(n) for n in layers]))] if pairs else []
 
 
 def _prefix(result: Result, layers: list[int]) -> list[Column]:
-    """Prefix mass as `layer_means` gives it, or nothing."""
-    means = result.tables.get("layer_means", pd.DataFrame())
-    if means.empty:
-        return []
-    mine = means[means["metric"].str.startswith("prefix_mass")]
-    if "token" in mine.columns:
-        mine = mine.assign(metric=mine["token"].fillna("prefix"))
-    return [
-        Column(f"{str(name).rpartition(':')[2].replace('_mass', '')}\n%", _shares(rows, layers), 3)
-        for name, rows in mine.groupby("metric", sort=False)
-    ]
-
-
-def _shares(rows: pd.DataFrame, layers: list[int]) -> list[str]:
-    values = rows.set_index("layer")["value"].reindex(layers) * PERCENT
-    return aligned(values.tolist())
+    """Attention of patches on all prefix tokens together, in percent."""
+    shares = {row.layer: PERCENT * row.value for row in rows(layer_means(result, "prefix_mass"))}
+    cells = aligned([shares.get(layer) for layer in layers])
+    return [Column("Prefix\n%", cells, 3)] if shares else []
 
 
 def _pairs(first: list[str], second: list[str], form: str) -> list[str]:
@@ -167,8 +157,8 @@ def _pairs(first: list[str], second: list[str], form: str) -> list[str]:
     ]
 
 
-def _percent(part: float) -> str:
-    return ABSENT if pd.isna(part) else f"{PERCENT * part:.0f}%"
+def _percent(part: float | None) -> str:
+    return f"{part:.0%}" if _number(part) else ABSENT
 
 
 def _ledger(ledger: dict[str, Any]) -> str:
