@@ -1,8 +1,12 @@
 """`timm:NAME[.tag]`: a model through timm, with its published or with untrained weights."""
 
 import hashlib
+import socket
+import urllib.parse
+import urllib.request
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
@@ -45,15 +49,62 @@ def tensors_digest(module: nn.Module) -> str:
 
 
 def _create(name: str, *, pretrained: bool) -> nn.Module:
+    if not pretrained:
+        return timm.create_model(name, pretrained=False)
+    _check_tag(name)
+    overlay = _cached_file(name)
     try:
-        return timm.create_model(name, pretrained=pretrained)
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:
-        base = name.partition(".")[0]
+        raise _unreachable(name, str(error).strip().splitlines()[0][:200]) from error
+
+
+def _check_tag(name: str) -> None:
+    base, _, tag = name.partition(".")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+    if not tags or (tag and tag not in tags):
         raise CheckpointError(
-            f"timm cannot give {name}: {str(error).strip().splitlines()[0][:200]}",
-            f"on a connected machine download model.safetensors of timm/{name}, place it in a "
-            f"folder named {name}, and give that path; or timm:{base}{_UNTRAINED} for a dry run",
-        ) from error
+            f"timm has no weights {tag!r} of {base}" if tags else f"timm has no weights of {base}",
+            f"choose one of: {', '.join(tags)}" if tags else f"write timm:{base}{_UNTRAINED}",
+        )
+
+
+def _cached_file(name: str) -> dict[str, str] | None:
+    """Where the hub cannot be reached, point timm at its cached file instead of waiting.
+
+    Raises:
+        CheckpointError: The hub cannot be reached and the file is not in its cache.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id or _reachable(huggingface_hub.constants.ENDPOINT):
+        return None
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        path = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file)
+        if isinstance(path, str):
+            return {"file": path}
+    raise _unreachable(name, "the model hub cannot be reached and its cache lacks the file")
+
+
+def _reachable(endpoint: str) -> bool:
+    if urllib.request.getproxies():
+        return True  # a proxy may know the way; let timm try
+    address = urllib.parse.urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), 3).close()
+    except OSError:
+        return False
+    return True
+
+
+def _unreachable(name: str, why: str) -> CheckpointError:
+    config, base = timm.get_pretrained_cfg(name), name.partition(".")[0]
+    full = (config.hf_hub_id if config else "") or f"timm/{name}"
+    folder = full.rpartition("/")[2]
+    return CheckpointError(
+        f"timm cannot fetch the weights of {name}: {why}",
+        f"on a connected machine download model.safetensors of {full}, place it at "
+        f"./{folder}/model.safetensors and give that path; timm:{base}{_UNTRAINED} is a dry run",
+    )
 
 
 def _near(name: str) -> str:

@@ -214,15 +214,3 @@ def test_published_sizes_are_named(tmp_path, name):
     loaded = load(save(module, tmp_path / "a.pth"))
     assert loaded.spec.architecture == name
     assert set(loaded.ledger.matched) == set(module.state_dict())
-
-
-def test_timm_sources(tmp_path):
-    loaded = load("timm:vit_tiny_patch16_224?pretrained=0", name="dry")
-    assert loaded.spec.name == "dry"
-    assert "UNTRAINED" in loaded.spec.assumed[0]
-    assert set(loaded.ledger.missing) == set(loaded.module.state_dict())
-    with pytest.raises(CheckpointError, match="no model 'vit_tinny") as caught:
-        load("timm:vit_tinny_patch16_224")
-    assert caught.value.remedy
-    with pytest.raises(CheckpointError, match="unknown option"):
-        load("timm:vit_tiny_patch16_224?pretrained=2")

@@ -1,0 +1,62 @@
+"""`timm:` sources: untrained, cached and unreachable weights, each said plainly."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from attnprobe import hub
+from attnprobe.checkpoints import load
+from attnprobe.types import CheckpointError
+
+NAME = "vit_tiny_patch16_224"
+
+
+def test_untrained_models_say_so():
+    loaded = load(f"timm:{NAME}?pretrained=0", name="dry")
+    assert (loaded.spec.name, loaded.spec.format) == ("dry", "timm-random")
+    assert "UNTRAINED" in loaded.spec.assumed[0]
+    assert set(loaded.ledger.missing) == set(loaded.module.state_dict())
+    assert not loaded.module.training
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("timm:vit_tinny_patch16_224", "no model 'vit_tinny"),
+        (f"timm:{NAME}?pretrained=2", "unknown option"),
+        (f"timm:{NAME}.nonsense", "no weights 'nonsense'"),
+    ],
+)
+def test_wrong_names_are_refused_with_a_remedy(source, cause):
+    with pytest.raises(CheckpointError, match=cause) as caught:
+        load(source)
+    assert caught.value.remedy
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    monkeypatch.setattr(hub, "_reachable", lambda _: False)
+
+
+def cached(monkeypatch, path):
+    monkeypatch.setattr(hub.huggingface_hub, "try_to_load_from_cache", lambda *_: path)
+
+
+def test_an_unreachable_hub_says_which_file_to_place_where(monkeypatch, unreachable):
+    cached(monkeypatch, None)
+    with pytest.raises(CheckpointError, match="cannot be reached") as caught:
+        load(f"timm:{NAME}.augreg_in21k")
+    assert f"./{NAME}.augreg_in21k/model.safetensors" in caught.value.remedy
+
+
+def test_the_cached_file_is_read_when_the_hub_is_unreachable(tmp_path, monkeypatch, unreachable):
+    state = timm.create_model(NAME).state_dict()
+    path = tmp_path / "model.safetensors"
+    save_file(state, path)
+    cached(monkeypatch, str(path))
+    loaded = load(f"timm:{NAME}.augreg_in21k_ft_in1k")
+    assert loaded.spec.mean == (0.5, 0.5, 0.5)
+    assert set(loaded.ledger.matched) == set(state)
+    for name, tensor in loaded.module.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
