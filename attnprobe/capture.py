@@ -199,9 +199,7 @@ class _Watcher:
             name=site.name,
             heads=heads,
             dim=dim,
-            grid=grid_of(
-                self.model, site.name, site.block, image=(height, width), tokens=tokens
-            ),
+            grid=grid_of(self.model, site.name, site.block, image=(height, width), tokens=tokens),
             stage=stage_of(site.name),
         )
         self.reported[site.name] = layer
@@ -218,6 +216,8 @@ class _Watcher:
                 return
             images = self.image[0] if self.image else x.shape[0]
             with torch.no_grad(), torch._C.DisableTorchFunction():
-                self.on_features(Features(layer, images, x.detach().reshape(images, -1, x.shape[-1])))
+                self.on_features(
+                    Features(layer, images, x.detach().reshape(images, -1, x.shape[-1]))
+                )
 
         return hook
