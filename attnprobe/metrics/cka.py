@@ -8,6 +8,8 @@ HSIC1 is a U-statistic, so the leave-one-out pseudo-values of a mini-batch avera
 estimate itself; they are the per-image samples from which intervals are made.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -111,11 +113,11 @@ class CkaAccumulator:
     def update(self, features: Features) -> None:
         """Take one block output of one batch."""
         index = features.layer.index
+        if index == 0:  # a new batch: whatever waits is complete over all layers
+            self._drain(keep=SMALLEST)
         if index == len(self.waiting):
             self.waiting.append([])
         self.waiting[index].append(pool(features, self.options.cka_tokens))
-        if index + 1 == len(self.waiting) and self._complete():
-            self._drain(keep=SMALLEST)
 
     def merge(self, other: "CkaAccumulator") -> None:
         """Take over the finished and the waiting images of another device."""
@@ -145,9 +147,6 @@ class CkaAccumulator:
     def _count(self) -> int:
         return sum(part.shape[0] for part in self.waiting[-1]) if self.waiting else 0
 
-    def _complete(self) -> bool:
-        return len({sum(part.shape[0] for part in parts) for parts in self.waiting}) == 1
-
     def _drain(self, *, keep: int) -> None:
         """Turn waiting images into samples; never leave a tail smaller than `keep`."""
         size = self.options.cka_batch
@@ -160,6 +159,7 @@ class CkaAccumulator:
 
     def _add(self, layers: list[Tensor], take: int) -> None:
         if self.options.cka_estimator == "biased":
+            _warn_if_wide(layers, take)
             x = [layer[:take].double() for layer in layers]
             value = biased_hsic(torch.stack([layer @ layer.T for layer in x]))
             self.done.append(value.cpu().expand(take, -1, -1).clone())
@@ -167,6 +167,16 @@ class CkaAccumulator:
         n = take
         whole, left = hsic(torch.cat([grams(layer[None, :take]) for layer in layers]))
         self.done.append((n * whole - (n - 1) * left).cpu())
+
+
+def _warn_if_wide(layers: list[Tensor], images: int) -> None:
+    width = max(layer.shape[1] for layer in layers)
+    if width > images:
+        warnings.warn(
+            f"{width} features outnumber {images} images in a mini-batch: biased CKA of pure noise "
+            "is near 1 there; use the unbiased estimator",
+            stacklevel=2,
+        )
 
 
 METRIC = Metric(
