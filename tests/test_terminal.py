@@ -59,4 +59,4 @@ def test_terminal_text_is_not_markup():
 
 
 def test_aligned_numbers_share_their_decimals():
-    assert aligned([0.5, 12.25, np.nan]) == ["0.5", "12.2", "\N{EN DASH}"]
+    assert aligned([0.5, 12.26, np.nan]) == ["0.5", "12.3", "\N{EN DASH}"]

@@ -97,7 +97,7 @@ def dots(heads: pd.DataFrame, result: Result, unit: str, marks: Marks) -> go.Sca
         marker={
             "color": marks.colour,
             "size": marks.size,
-            "opacity": 0.55,
+            "opacity": 0.65,
             "symbol": marks.symbol,
         },
         hoverinfo="text",

@@ -4,6 +4,10 @@ The squares of a model lie in one heat map with empty rows and columns between t
 hundreds of panels of their own would take seconds to draw.
 """
 
+from itertools import product
+from typing import Any
+
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -14,73 +18,100 @@ from attnprobe.results import Result
 
 TABLE = "head_kl"
 ACROSS = 6
-GAP = 3
+ROW, TITLE = 156, 26  # height in pixels of a row of squares, and of a model's name
 
 
 def _draw(results: list[Result]) -> go.Figure:
     style.panels(results)  # refuses too few and too many
     unit = style.shared(results, TABLE)
-    tall = [-(-_depth(result) // ACROSS) for result in results]
-    figure = make_subplots(rows=len(results), cols=1, row_heights=tall, vertical_spacing=0.0)
+    tables = [known(result.tables[TABLE], "value") for result in results]
+    tall = [-(-len(_heads(table)) // ACROSS) for table in tables]
+    title = TITLE if len(results) > 1 else 0
+    height = ROW * sum(tall) + title * len(results)
+    gap = title / height
+    figure = make_subplots(rows=len(results), cols=1, row_heights=tall, vertical_spacing=gap)
     for index, result in enumerate(results):
-        _add(figure, result, index, named=len(results) > 1)
+        _add(figure, tables[index], index + 1, name=result.name if title else "")
     figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain", autorange="reversed")
+    figure.update_yaxes(
+        visible=False, constrain="domain", constraintoward="top", autorange="reversed"
+    )
+    top = max(row.value for table in tables for row in rows(table))
     bar = {"title": {"text": unit, "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
-    top = max(row.value for r in results for row in rows(known(r.tables[TABLE], "value")))
     figure.update_layout(
         template=style.TEMPLATE,
-        height=24 + 156 * sum(tall) + 20 * len(results),
-        margin={"l": 16, "t": 12, "b": 12},
+        height=height + 36,
+        margin={"l": 16, "t": 24 + title, "b": 12},
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar},
         meta={"narrowest": 620, "widest": 1000},
     )
     return figure
 
 
-def _depth(result: Result) -> int:
-    return len({row.layer for row in rows(result.tables[TABLE])})
+def _heads(table: pd.DataFrame) -> dict[int, int]:
+    """Heads of each layer, in layer order."""
+    heads: dict[int, int] = {}
+    for row in rows(table):
+        heads[row.layer] = max(heads.get(row.layer, 0), row.head_a + 1)
+    return dict(sorted(heads.items()))
 
 
-def _add(figure: go.Figure, result: Result, index: int, *, named: bool) -> None:
-    table = result.tables[TABLE]
-    pitch = 1 + max(row.head_a for row in rows(table)) + GAP
-    layers = sorted({row.layer for row in rows(table)})
-    figure.add_trace(_mosaic(result, layers, pitch), row=index + 1, col=1)
-    axis = f"y{index + 1}" if index else "y"
-    figure.update_yaxes(scaleanchor=axis.replace("y", "x"), row=index + 1, col=1)
-    for rank, layer in enumerate(layers):
-        title = f"layer {layer + 1}"
-        if named and rank == 0:
-            title = f"<b>{style.label(result.name, 20)}</b> {title}"
-        figure.add_annotation(
-            text=title,
-            x=rank % ACROSS * pitch - 0.5,
-            y=rank // ACROSS * pitch - 0.6,
-            xanchor="left",
-            yanchor="bottom",
-            showarrow=False,
-            font={"size": 11},
-            row=index + 1,
-            col=1,
-        )
+def _add(figure: go.Figure, table: pd.DataFrame, panel: int, *, name: str) -> None:
+    heads = _heads(table)
+    side = max(heads.values())
+    pitch = side + max(1, round(side / 4))
+    corners = {
+        layer: (rank // ACROSS * pitch, rank % ACROSS * pitch) for rank, layer in enumerate(heads)
+    }
+    scale = {layer: side // count for layer, count in heads.items()}
+    figure.add_trace(_mosaic(table, corners, scale, pitch), row=panel, col=1)
+    figure.update_yaxes(scaleanchor="x" if panel == 1 else f"x{panel}", row=panel, col=1)
+    for layer, (top, left) in corners.items():
+        _write(figure, f"layer {layer + 1}", (left, top), panel)
+    if name:
+        _write(figure, f"<b>{style.label(name)}</b>", (0, 0), panel, lift=17)
 
 
-def _mosaic(result: Result, layers: list[int], pitch: int) -> go.Heatmap:
-    width = min(len(layers), ACROSS) * pitch
-    height = -(-len(layers) // ACROSS) * pitch
+def _write(
+    figure: go.Figure, text: str, corner: tuple[int, int], panel: int, *, lift: int = 0
+) -> None:
+    figure.add_annotation(
+        text=text,
+        x=corner[0] - 0.5,
+        y=corner[1] - 0.5,
+        xanchor="left",
+        yanchor="bottom",
+        yshift=lift,
+        showarrow=False,
+        font={"size": 13 if lift else 11},
+        row=panel,
+        col=1,
+    )
+
+
+def _mosaic(
+    table: pd.DataFrame, corners: dict[int, tuple[int, int]], scale: dict[int, int], pitch: int
+) -> go.Heatmap:
+    """All squares of a model; layers of fewer heads have larger cells."""
+    width = min(len(corners), ACROSS) * pitch
+    height = -(-len(corners) // ACROSS) * pitch
     z: list[list[float | None]] = [[None] * width for _ in range(height)]
     text = [[""] * width for _ in range(height)]
-    place = {layer: (i // ACROSS * pitch, i % ACROSS * pitch) for i, layer in enumerate(layers)}
-    for row in rows(known(result.tables[TABLE], "value")):
-        top, left = place[row.layer]
-        z[top + row.head_a][left + row.head_b] = float(f"{row.value:.6g}")
-        text[top + row.head_a][left + row.head_b] = (
-            f"layer {row.layer + 1}: head {row.head_a + 1} from head {row.head_b + 1}"
-            f"<br>{row.value:.4g} {row.unit}{style.interval(row.low, row.high)}"
-        )
+    for row in rows(table):
+        (top, left), size = corners[row.layer], scale[row.layer]
+        value, words = float(f"{row.value:.6g}"), _words(row)
+        for down, right in product(range(size), repeat=2):
+            y, x = top + row.head_a * size + down, left + row.head_b * size + right
+            z[y][x], text[y][x] = value, words
     return go.Heatmap(
         z=z, hovertext=text, hoverinfo="text", coloraxis="coloraxis", hoverongaps=False
+    )
+
+
+def _words(row: Any) -> str:
+    return (
+        f"layer {row.layer + 1}: head {row.head_a + 1} from head {row.head_b + 1}"
+        f"<br>{row.value:.4g} {row.unit}{style.interval(row.low, row.high)}"
     )
 
 

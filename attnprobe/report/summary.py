@@ -40,7 +40,9 @@ def _distance(means: list[Any]) -> str:
     text += f"layer {first.layer + 1}"
     if len(means) > 1:
         text += f" and {_near(last)} {last.unit} in layer {last.layer + 1}"
-    parts = [f"{row.fraction:.0%}" for row in dict.fromkeys((first, last)) if row.fraction > 0]
+    parts = [
+        f"{100 * row.fraction:.0f} %" for row in dict.fromkeys((first, last)) if row.fraction > 0
+    ]
     if parts:
         text += f" ({' and '.join(parts)} of what uniform attention would give)"
     low, high = min(row.head_min for row in means), max(row.head_max for row in means)

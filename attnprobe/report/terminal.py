@@ -18,6 +18,7 @@ from attnprobe.types import LoadLedger
 ABSENT = DASH = "\N{EN DASH}"
 PERCENT = 100
 QUANTITIES = (("distance", "Distance"), ("entropy", "Entropy"), ("head_kl", "Head KL"))
+MOST_PLACES = 6
 ROOMY = 10_000
 
 
@@ -93,16 +94,20 @@ def card_table(model: dict[str, Any]) -> Table:
     return table
 
 
-def aligned(values: Sequence[float | None], digits: int = 3) -> list[str]:
+def aligned(values: Sequence[float | None], digits: int = 3, least: int = 0) -> list[str]:
     """Numbers with the same count of decimals, so that their points stand in one line.
 
-    >>> aligned([7.3, 116.49], digits=4)
+    Args:
+        values: Numbers, None or NaN for what was not measured.
+        digits: Digits of the largest number.
+        least: Decimals that are always shown.
+
+    >>> aligned([7.3, 116.49], least=1)
     ['7.3', '116.5']
     """
-    known = [abs(value) for value in values if _number(value)]
-    top = max(known, default=0)
-    whole = len(f"{top:.0f}") if top >= 1 else 1
-    places = max(0, digits - whole)
+    top = max((abs(value) for value in values if _number(value)), default=0.0)
+    first = math.floor(math.log10(top)) if top > 0 else 0  # place of the leading digit
+    places = min(MOST_PLACES, max(least, digits - 1 - first))
     return [f"{value:.{places}f}" if _number(value) else ABSENT for value in values]
 
 
@@ -116,13 +121,13 @@ def _mean_columns(result: Result, metric: str, heading: str, layers: list[int]) 
         return [getattr(means.get(layer), name, None) for layer in layers]
 
     near, count = metric == "distance", len(layers)
-    ends = aligned([*of("value"), *of("low"), *of("high")])
+    ends = aligned([*of("value"), *of("low"), *of("high")], least=int(near))
     columns = [Column(f"{heading}\n{', '.join(units)}", ends[:count])]
     if any(map(_number, of("low"))):
         cells = _pairs(ends[count : 2 * count], ends[2 * count :], "[{}, {}]")
         columns.append(Column("95 %\ninterval", cells, 2 if near else 4))
     if near:
-        ends = aligned([*of("head_min"), *of("head_max")])
+        ends = aligned([*of("head_min"), *of("head_max")], least=1)
         cells = _pairs(ends[:count], ends[count:], "{}" + DASH + "{}")
         columns.append(Column("head\nrange", cells))
     if any(map(_number, of("fraction"))):
@@ -172,6 +177,8 @@ def _plain(value: Any) -> str:
         return ABSENT if value in (None, "") else str(value)
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {_plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(form(item) for item in value)
     return form(value)
