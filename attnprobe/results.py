@@ -177,7 +177,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         schema = int(manifest["schema"])
-        manifest["files"]["tables"]  # a manifest without its file list is as good as truncated
+        _check_names(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise ResultError(f"{path} is damaged: {error!r}", "run the analysis again") from error
     if schema > SCHEMA_VERSION:
@@ -186,6 +186,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
             "upgrade attnprobe",
         )
     return manifest
+
+
+def _check_names(files: dict[str, list[str]]) -> None:
+    """Refuse a manifest without its tables, or with names that leave the folder."""
+    for name in [*files["tables"], *files.get("samples", [])]:
+        if not name.replace("_", "").isalnum():
+            raise ValueError(f"{name!r} is no table name")
 
 
 def _table(path: Path) -> pd.DataFrame:
