@@ -198,7 +198,8 @@ def stated_size(shapes: Shapes) -> tuple[int, int] | None:
     return None if not size else (int(size[-2]), int(size[-1]))
 
 
-def classes(shapes: Shapes, name: str = "head.weight") -> int:
-    """Return the number of classes of a linear head, 0 without one."""
-    shape = shapes.shapes.get(name, ())
-    return shape[0] if len(shape) == 2 else 0
+def classes(shapes: Shapes, head: str = "head", width: int = 0) -> int:
+    """Return the number of classes of a linear head that fits the encoder, else 0."""
+    shape = shapes.shapes.get(f"{head}.weight", ())
+    fits = len(shape) == 2 and shape[1] == width
+    return shape[0] if fits and shapes.shapes.get(f"{head}.bias") == shape[:1] else 0

@@ -22,7 +22,8 @@ class LoadedModel:
 
     Attributes:
         spec: What the checkpoint is and the preprocessing it expects.
-        module: The timm module: eval mode, no gradients, fp32.
+        module: The timm module: eval mode, no gradients, fp32. Its weights may lie in a
+            memory map of the file, so do not overwrite the file in place while it is used.
         ledger: What became of every tensor of the file.
     """
 

@@ -24,7 +24,7 @@ def fill(module: nn.Module, converted: Converted) -> LoadLedger:
     """
     expected = module.state_dict()
     _check_missing(expected, converted)
-    _check_left_over(expected, converted)
+    heads = _check_left_over(expected, converted)
     _check_shapes(expected, converted)
     ready = {name: _fp32(converted.tensors[name]) for name in expected}
     _check_finite(ready)
@@ -32,15 +32,16 @@ def fill(module: nn.Module, converted: Converted) -> LoadLedger:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     module.eval()
-    return _ledger(converted)
+    return _ledger(converted, heads)
 
 
-def _ledger(converted: Converted) -> LoadLedger:
-    origin = converted.origin
+def _ledger(converted: Converted, heads: list[str]) -> LoadLedger:
+    origin = {new: old for new, old in converted.origin.items() if old not in heads}
+    dropped = [f"{name}: {reason}" for name, reason in converted.dropped.items()]
     return LoadLedger(
         matched=tuple(new for new, old in origin.items() if new == old),
         converted=tuple(f"{old} -> {new}" for new, old in origin.items() if new != old),
-        dropped=tuple(f"{name}: {reason}" for name, reason in converted.dropped.items()),
+        dropped=(*dropped, *(f"{name}: head that is not a plain linear one" for name in heads)),
     )
 
 
@@ -69,13 +70,17 @@ def _whole_blocks(expected: Iterable[str], missing: Iterable[str]) -> list[str]:
     return [block for block in blocks if block not in present]
 
 
-def _check_left_over(expected: Mapping[str, Tensor], converted: Converted) -> None:
-    left = [converted.origin[name] for name in converted.tensors if name not in expected]
-    if left:
+def _check_left_over(expected: Mapping[str, Tensor], converted: Converted) -> list[str]:
+    """Refuse tensors without a place, except those of a head, which are returned."""
+    left = [name for name in converted.tensors if name not in expected]
+    heads = [converted.origin[name] for name in left if _HEADS.match(name)]
+    others = [converted.origin[name] for name in left if not _HEADS.match(name)]
+    if others:
         raise PartialLoadError(
-            f"{len(left)} tensors of the file have no place in the model: {listed(left)}",
+            f"{len(others)} tensors of the file have no place in the model: {listed(others)}",
             "this is a variant that is not read; report its release and these names",
         )
+    return heads
 
 
 def _check_shapes(expected: Mapping[str, Tensor], converted: Converted) -> None:

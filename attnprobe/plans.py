@@ -9,6 +9,11 @@ from attnprobe import architecture, windows
 from attnprobe.architecture import Plan, Shapes
 from attnprobe.types import PartialLoadError
 
+_CLIP = (
+    "pre-norm ViT as in CLIP: LayerNorm eps 1e-5 and exact GELU; OpenAI's own weights use quick "
+    "GELU, so load those as timm:NAME"
+)
+
 
 def plan(shapes: Shapes) -> Plan:
     """Return how to build the module that an encoder's shapes ask for."""
@@ -28,7 +33,7 @@ def _plain(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
         "depth": layers,
         "num_heads": heads,
         "mlp_ratio": architecture.ratio(hidden, width),
-        "num_classes": architecture.classes(shapes),
+        "num_classes": architecture.classes(shapes, "head", width),
         "norm_layer": partial(nn.LayerNorm, eps=1e-6),
     }, assumed
 
@@ -54,6 +59,9 @@ def _vit(shapes: Shapes) -> Plan:
         "fc_norm": pooled,
         **_gated(shapes),
     }
+    if kwargs["pre_norm"]:
+        kwargs["norm_layer"] = partial(nn.LayerNorm, eps=1e-5)
+        assumed = (*assumed, _CLIP)
     if distilled:
         return Plan("deit", {**kwargs, "fc_norm": None}, size, assumed)
     return Plan("vit", kwargs, size, assumed)

@@ -41,7 +41,7 @@ def plan(shapes: Shapes) -> Plan:
         "num_heads": tuple(_stage_heads(shapes, i) for i in range(stages)),
         "window_size": _one_window(windows, grid),
         "mlp_ratio": architecture.ratio(shapes.first(".mlp.fc1.weight", "layers.0.")[0], width),
-        "num_classes": architecture.classes(shapes, "head.fc.weight"),
+        "num_classes": architecture.classes(shapes, "head.fc", width * 2 ** (stages - 1)),
         "qkv_bias": shapes.any(".attn.qkv.bias") or shapes.any(".attn.q_bias"),
     }
     if shapes.layout.family == "swinv2":

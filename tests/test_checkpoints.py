@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 
 import pytest
 import timm
@@ -12,6 +13,7 @@ from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import nn
 
 from attnprobe.checkpoints import load
 from attnprobe.types import CheckpointError, PartialLoadError
@@ -24,7 +26,7 @@ SHAPES = {
     "registers with places": {"reg_tokens": 2, "num_classes": 0},
     "layer scale, no bias": {"init_values": 0.1, "qkv_bias": False, "num_classes": 0},
     "pooled": {"global_pool": "avg", "num_classes": 3},
-    "pre-norm": {"pre_norm": True, "num_classes": 0},
+    "pre-norm": {"pre_norm": True, "num_classes": 0, "norm_layer": partial(nn.LayerNorm, eps=1e-5)},
     "query norm": {"qk_norm": True, "embed_dim": 48, "num_heads": 4, "num_classes": 0},
     "grey, patch 5": {"in_chans": 1, "patch_size": 5, "num_classes": 0},
 }
@@ -214,3 +216,12 @@ def test_published_sizes_are_named(tmp_path, name):
     loaded = load(save(module, tmp_path / "a.pth"))
     assert loaded.spec.architecture == name
     assert set(loaded.ledger.matched) == set(module.state_dict())
+
+
+def test_a_head_that_does_not_fit_is_dropped_by_name(tmp_path):
+    state = random_vit(**ODD, num_classes=5).state_dict()
+    torch.save({**state, "head.weight": torch.ones(5, 32)}, tmp_path / "a.pth")
+    loaded = load(tmp_path / "a.pth")
+    reasons = [line.partition(":")[0] for line in loaded.ledger.dropped]
+    assert reasons == ["head.weight", "head.bias"]
+    assert isinstance(loaded.module.head, nn.Identity)
