@@ -157,10 +157,26 @@ def test_every_ordered_pair_of_heads_has_one_cell(layers, heads):
     cells = [value for row in mosaic.z for value in row if value is not None]
     table = result.tables["head_kl"]
     assert sorted(cells) == pytest.approx(sorted(table.value), rel=1e-5)
-    text = {t for row in mosaic.hovertext for t in row if t}
-    row = table.iloc[-1]
-    start = f"layer {row.layer + 1}: head {row.head_a + 1} from head {row.head_b + 1}<br>"
-    assert sum(t.startswith(start) and f"{row.value:.4g} nats" in t for t in text) == 1
+    (row,) = table.sample(1, random_state=layers).itertuples()
+    words = f"layer {row.layer + 1}: head {row.head_a + 1} from head {row.head_b + 1}"
+    found = [
+        z
+        for texts, values in zip(mosaic.text, mosaic.z, strict=True)
+        for text, z in zip(texts, values, strict=True)
+        if text == words
+    ]
+    assert found == pytest.approx([row.value], rel=1e-5)
+    assert "nats" in mosaic.hovertemplate
+
+
+def test_layers_of_fewer_heads_have_larger_cells_of_the_same_values():
+    wide, narrow = synthetic_result(layers=1, heads=6), synthetic_result(layers=2, heads=2)
+    rows = narrow.tables["head_kl"].query("layer == 1")
+    table = pd.concat([wide.tables["head_kl"], rows], ignore_index=True)
+    (mosaic,) = plot("head_kl_pairs").draw([replace(wide, tables={"head_kl": table})]).data
+    cells = pd.Series([value for line in mosaic.z for value in line if value is not None])
+    expected = [*wide.tables["head_kl"].value, *rows.value.repeat(9)]
+    assert sorted(cells) == pytest.approx(sorted(expected), rel=1e-5)
 
 
 def test_profiles_need_two_models_and_keep_their_colours():

@@ -30,8 +30,10 @@ def _draw(results: list[Result]) -> go.Figure:
     height = ROW * sum(tall) + title * len(results)
     gap = title / height
     figure = make_subplots(rows=len(results), cols=1, row_heights=tall, vertical_spacing=gap)
+    titles: list[dict[str, Any]] = []
     for index, result in enumerate(results):
-        _add(figure, tables[index], index + 1, name=result.name if title else "")
+        titles += _add(figure, tables[index], index + 1, name=result.name if title else "")
+    figure.update_traces(hovertemplate=f"%{{text}}<br>%{{z:.4g}} {unit}<extra></extra>")
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(
         visible=False, constrain="domain", constraintoward="top", autorange="reversed"
@@ -40,6 +42,7 @@ def _draw(results: list[Result]) -> go.Figure:
     bar = {"title": {"text": unit, "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
     figure.update_layout(
         template=style.TEMPLATE,
+        annotations=titles,  # one by one, plotly takes time quadratic in their number
         height=height + 36,
         margin={"l": 16, "t": 24 + title, "b": 12},
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar},
@@ -56,7 +59,8 @@ def _heads(table: pd.DataFrame) -> dict[int, int]:
     return dict(sorted(heads.items()))
 
 
-def _add(figure: go.Figure, table: pd.DataFrame, panel: int, *, name: str) -> None:
+def _add(figure: go.Figure, table: pd.DataFrame, panel: int, *, name: str) -> list[dict[str, Any]]:
+    """Draw one model's squares and return their titles."""
     heads = _heads(table)
     side = max(heads.values())
     pitch = side + max(1, round(side / 4))
@@ -65,28 +69,26 @@ def _add(figure: go.Figure, table: pd.DataFrame, panel: int, *, name: str) -> No
     }
     scale = {layer: side // count for layer, count in heads.items()}
     figure.add_trace(_mosaic(table, corners, scale, pitch), row=panel, col=1)
-    figure.update_yaxes(scaleanchor="x" if panel == 1 else f"x{panel}", row=panel, col=1)
-    for layer, (top, left) in corners.items():
-        _write(figure, f"layer {layer + 1}", (left, top), panel)
-    if name:
-        _write(figure, f"<b>{style.label(name)}</b>", (0, 0), panel, lift=17)
+    axis = "" if panel == 1 else str(panel)
+    figure.update_yaxes(scaleanchor=f"x{axis}", row=panel, col=1)
+    titles = [_title(f"layer {layer + 1}", corner, axis) for layer, corner in corners.items()]
+    over = _title(f"<b>{style.label(name)}</b>", (0, 0), axis, lift=17)
+    return [*titles, over] if name else titles
 
 
-def _write(
-    figure: go.Figure, text: str, corner: tuple[int, int], panel: int, *, lift: int = 0
-) -> None:
-    figure.add_annotation(
-        text=text,
-        x=corner[0] - 0.5,
-        y=corner[1] - 0.5,
-        xanchor="left",
-        yanchor="bottom",
-        yshift=lift,
-        showarrow=False,
-        font={"size": 13 if lift else 11},
-        row=panel,
-        col=1,
-    )
+def _title(text: str, corner: tuple[int, int], axis: str, *, lift: int = 0) -> dict[str, Any]:
+    return {
+        "text": text,
+        "x": corner[1] - 0.5,
+        "y": corner[0] - 0.5,
+        "xref": f"x{axis}",
+        "yref": f"y{axis}",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "yshift": lift,
+        "showarrow": False,
+        "font": {"size": 13 if lift else 11},
+    }
 
 
 def _mosaic(
@@ -99,19 +101,16 @@ def _mosaic(
     text = [[""] * width for _ in range(height)]
     for row in rows(table):
         (top, left), size = corners[row.layer], scale[row.layer]
-        value, words = float(f"{row.value:.6g}"), _words(row)
+        value = float(f"{row.value:.6g}")
+        words = f"layer {row.layer + 1}: head {row.head_a + 1} from head {row.head_b + 1}"
         for down, right in product(range(size), repeat=2):
             y, x = top + row.head_a * size + down, left + row.head_b * size + right
             z[y][x], text[y][x] = value, words
     return go.Heatmap(
-        z=z, hovertext=text, hoverinfo="text", coloraxis="coloraxis", hoverongaps=False
-    )
-
-
-def _words(row: Any) -> str:
-    return (
-        f"layer {row.layer + 1}: head {row.head_a + 1} from head {row.head_b + 1}"
-        f"<br>{row.value:.4g} {row.unit}{style.interval(row.low, row.high)}"
+        z=z,
+        text=text,
+        coloraxis="coloraxis",
+        hoverongaps=False,
     )
 
 

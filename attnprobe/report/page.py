@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def render(results: list[Result]) -> str:
         )
     parts = sections(results)
     drawn = {figure.plot.name: figure.data for part in parts for figure in part.figures}
-    longer = {table.key: asdict(table) for part in parts for table in part.hidden}
+    longer = {table.key: vars(table) for part in parts for table in part.hidden}
     night = dict(zip(PALETTE, NIGHT, strict=True))
     scripts = [_inert(get_plotlyjs()), *(_inert(_read(name)) for name in SCRIPTS)]
     return (
