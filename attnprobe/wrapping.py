@@ -24,7 +24,7 @@ def wrap(module: nn.Module, name: str | None = None) -> LoadedModel:
         format="module",
         source="python",
         sha256=fingerprint(module),
-        input_size=tuple(config["input_size"]),
+        input_size=_input_size(module, config["input_size"]),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
@@ -32,6 +32,14 @@ def wrap(module: nn.Module, name: str | None = None) -> LoadedModel:
         assumed=("the weights are whatever the module held",),
     )
     return LoadedModel(spec, module.eval(), LoadLedger(matched=tuple(module.state_dict())))
+
+
+def _input_size(module: nn.Module, configured: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the size the module was built for, which its configuration may not know."""
+    built = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    if not isinstance(built, tuple):
+        return configured
+    return (configured[0], int(built[0]), int(built[1]))
 
 
 def fingerprint(module: nn.Module) -> str:
