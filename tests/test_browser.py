@@ -171,14 +171,13 @@ def test_figures_are_saved_as_svg_and_png(visit):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_and_figures_follow_the_colour_scheme(visit, scheme):
+    playwright = pytest.importorskip("playwright.sync_api")
     page = visit(color_scheme="light" if scheme == "dark" else "dark")
     page.locator("[data-figure=distance] .main-svg").first.wait_for()
     page.emulate_media(color_scheme=scheme)
-    expected = {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 27, 33)"}[scheme]
-    paper = (
-        "getComputedStyle(document.querySelector('[data-figure=distance] .main-svg')).background"
-    )
-    page.wait_for_function(f"{paper}.includes('{expected}')")
+    paper = page.locator("[data-figure=distance] .main-svg").first
+    hue = {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 27, 33)"}[scheme]
+    playwright.expect(paper).to_have_css("background-color", hue)
     ink = page.evaluate("getComputedStyle(document.body).color")
     assert (sum(map(int, re.findall(r"\d+", ink))) > 384) == (scheme == "dark")
 
