@@ -64,10 +64,8 @@ def catalogue() -> dict[str, CheckpointRecord]:
 
 
 def complete(spec: CheckpointSpec, record: CheckpointRecord) -> CheckpointSpec:
-    """Let a record say what a file's shapes could not: objective and preprocessing."""
-    return replace(
-        spec, source=record.name, objective=record.objective, mean=record.mean, std=record.std
-    )
+    """Let a record say what shapes could not: the objective, and where it came from."""
+    return replace(spec, source=record.name, objective=record.objective)
 
 
 def local_file(record: CheckpointRecord) -> Path:

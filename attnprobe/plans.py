@@ -7,7 +7,7 @@ from torch import nn
 
 from attnprobe import architecture, windows
 from attnprobe.architecture import Plan, Shapes
-from attnprobe.types import PartialLoadError
+from attnprobe.types import FormatError, PartialLoadError
 
 _CLIP = (
     "pre-norm ViT as in CLIP: LayerNorm eps 1e-5 and exact GELU; OpenAI's own weights use quick "
@@ -81,7 +81,8 @@ def _vit_grid(shapes: Shapes, prefix: int) -> tuple[tuple[int, int], bool]:
     if "pos_embed" not in shapes:
         raise PartialLoadError(
             "pos_embed is missing and there is no table of relative positions",
-            "the file is incomplete: get it again or save the whole encoder",
+            "the file is incomplete, or its positions are rotary (EVA-02, DINOv3) and it has to "
+            "be loaded as timm:NAME",
         )
     tokens = shapes.shapes["pos_embed"][-2]
     patches = {True: tokens - prefix, False: tokens}
@@ -102,6 +103,11 @@ def _vit_grid(shapes: Shapes, prefix: int) -> tuple[tuple[int, int], bool]:
 
 def _beit(shapes: Shapes) -> Plan:
     kwargs, assumed = _plain(shapes)
+    if shapes.first(".mlp.fc1.weight")[0] != shapes.first(".mlp.fc2.weight")[1]:
+        raise FormatError(
+            "gated MLP beside q_bias and v_bias: EVA-02, whose rotary positions no shape tells",
+            "load it as timm:NAME",
+        )
     side = _beit_side(shapes)
     size = architecture.pixels((side, side), kwargs["patch_size"])
     kwargs |= {

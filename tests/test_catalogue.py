@@ -56,3 +56,5 @@ def test_the_bundled_checkpoint_loads():
     assert isinstance(spec, CheckpointSpec)
     assert spec.objective == "supervised"
     assert spec.input_size == record.input_size
+    assert (spec.mean, spec.std) == (record.mean, record.std)
+    assert spec.assumed == ()

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
-from random_modules import random_vit
+import torchvision
+from random_modules import random_vit, randomised
 
 from attnprobe.checkpoints import load
 from attnprobe.formats import FORMATS, convert, identify, unwrap
@@ -54,6 +56,10 @@ SIGNS = {
         "embedding/kernel": ONE,
         "Transformer/encoderblock_0/LayerNorm_0/scale": ONE,
     },
+    "torchvision": under(
+        "",
+        ("conv_proj.weight", "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"),
+    ),
     "timm": {"model": under("", VIT)},
 }
 
@@ -134,7 +140,7 @@ def test_deit3_layer_scales_are_renamed():
 
 def test_conversion_is_idempotent():
     for name, content in SIGNS.items():
-        if name in ("augreg", "dinov2"):
+        if name in ("augreg", "dinov2", "torchvision"):
             continue
         once = renamed(name).tensors
         weights = unwrap(once)
@@ -195,3 +201,23 @@ def test_augreg_arrays_give_the_same_network_and_state_their_heads(tmp_path):
 def test_unknown_transformers_name_what_was_found():
     with pytest.raises(FormatError, match=r"blocks\.0\.attn\.in_proj"):
         identify(unwrap({"patch_embed.proj.weight": ONE, "blocks.0.attn.in_proj.weight": ONE}))
+
+
+def test_torchvision_gives_the_same_network(tmp_path):
+    options = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2}
+    options |= {"hidden_dim": 128, "mlp_dim": 200, "num_classes": 6}
+    module = randomised(torchvision.models.VisionTransformer(**options))
+    torch.save(module.state_dict(), tmp_path / "a.pth")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        ours = load(tmp_path / "a.pth").module(images)
+        torch.testing.assert_close(ours, module(images), rtol=1e-5, atol=1e-5)
+
+
+def test_unread_transformers_are_not_said_to_lack_attention(tmp_path):
+    torch.save(timm.create_model("coat_tiny").state_dict(), tmp_path / "a.pth")
+    with pytest.raises(FormatError, match="known layout"):
+        load(tmp_path / "a.pth")
+    torch.save(timm.create_model("eva02_tiny_patch14_224").state_dict(), tmp_path / "b.pth")
+    with pytest.raises(FormatError, match="EVA-02"):
+        load(tmp_path / "b.pth")

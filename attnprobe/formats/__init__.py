@@ -36,6 +36,19 @@ def _beside(*keys: str) -> Callable[[Weights], bool]:
     return lambda weights: weights.beside.issuperset(keys)
 
 
+_TORCHVISION = (
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^class_token$", "cls_token"),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_(weight|bias)$", r".attn.qkv.\1"),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),
+    (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^heads\.head\.", "head."),
+)
 _RECONSTRUCTS = _anywhere(r"^decoder\.0\.weight$|\.decoder\.0\.weight$")
 _SWIN = _has(r"^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$")
 _SWINV2 = _has(r"^layers\.\d+\.blocks\.\d+\.attn\.(cpb_mlp\.|logit_scale$)")
@@ -49,6 +62,13 @@ FORMATS: tuple[Format, ...] = (
         _has(r"Transformer/encoderblock_?\d*"),
         prepare=augreg.prepare,
         normalisation=INCEPTION,
+    ),
+    Format(
+        "torchvision",
+        "torchvision's vision transformers",
+        "vit",
+        _has(r"^encoder\.layers\.encoder_layer_\d+\.self_attention\."),
+        rename=_TORCHVISION,
     ),
     Format(
         "simmim-swinv2",

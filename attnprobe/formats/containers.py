@@ -36,8 +36,10 @@ COPIES = ("teacher", "student", "model_ema", "state_dict_ema", "ema", "target_en
 _ANCHORS = (
     re.compile(r"^((?:.*\.)?)patch_embed\.proj\.(?:0\.)?weight$"),
     re.compile(r"^((?:.*/)?)embedding/kernel$"),
+    re.compile(r"^((?:.*\.)?)conv_proj\.weight$"),
     re.compile(r"^((?:.*\.)?)(?:blocks|layers)\.\d+\..*(?:attn|norm)"),
 )
+_ATTENTION = re.compile(r"attn|attention|in_proj|qkv")
 # lower is better when a file holds several copies of the encoder
 _RANKS = (("student", 3), ("momentum", 2), ("predictor", 4), ("ema", 2), ("teacher", 0))
 
@@ -149,7 +151,7 @@ def _outside_reason(name: str, prefix: str, others: list[str]) -> str:
 
 def _no_transformer(names: Mapping[str, Any]) -> FormatError:
     convolutions = [name for name, t in names.items() if t.ndim == 4 and name.endswith("weight")]
-    if convolutions:
+    if convolutions and not any(_ATTENTION.search(name) for name in names):
         return FormatError(
             f"no attention in this checkpoint: {len(convolutions)} convolution layers "
             f"({', '.join(convolutions[:5])}, ...) and no transformer block",
@@ -157,6 +159,6 @@ def _no_transformer(names: Mapping[str, Any]) -> FormatError:
         )
     some = ", ".join(list(names)[:8])
     return FormatError(
-        f"no known vision transformer: expected patch_embed.proj.weight, found {some}, ...",
+        f"no vision transformer of a known layout: expected patch_embed.proj.weight, found {some}",
         "see `attnprobe list formats` for the layouts that are read",
     )
