@@ -91,6 +91,22 @@ def test_every_figure_draws_without_a_word_or_a_request(visit, name):
     assert page.locator(".modebar-btn--logo, a[href*='plotly']").count() == 0
 
 
+@pytest.mark.parametrize("name", ["distance", "cka", "head_kl_pairs"])
+def test_figures_offer_saving_and_zooming_but_no_upload(visit, name):
+    page = visit()
+    page.locator(f"[data-figure={name}]").scroll_into_view_if_needed()
+    page.locator(f"[data-figure={name}] .main-svg").first.wait_for()
+    bar = page.locator(f"[data-figure={name}] .modebar-btn")
+    titles = {button.get_attribute("data-title") for button in bar.all()}
+    assert len(titles) == 6
+    assert not {title for title in titles if re.search("share|cloud|edit|link", title, re.I)}
+    before = page.url
+    with page.expect_download() as download:
+        bar.first.click(force=True)
+    assert download.value.suggested_filename == f"{name}.svg"
+    assert page.url == before
+
+
 def test_figures_wait_until_they_are_near(visit):
     page = visit()
     page.locator("[data-figure=distance] .main-svg").first.wait_for()

@@ -26,10 +26,13 @@ function dressed(name) {
   return figure;
 }
 
+// the buttons are named one by one because plotly's own choice includes uploading the figure
 const settings = (name) => ({
   responsive: true,
   displaylogo: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  showSendToCloud: false,
+  plotlyServerURL: "",
+  modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   toImageButtonOptions: { format: "svg", filename: name },
 });
 
