@@ -15,7 +15,7 @@ from attnprobe.types import CheckpointError, FormatError, PartialLoadError
 
 # head counts that width / 64 does not give: (width, depth) -> heads
 PUBLISHED_HEADS = {(1280, 32): 16, (1408, 40): 16, (1664, 48): 16}
-MOCO_HEADS = {(384, 12): 12}
+MOCO_HEADS = {(384, 12): 12}  # a head of its ViT-S is 32 wide
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _tell_heads(shapes: Shapes, width: int, layers: int) -> tuple[int, tuple[str
     if shapes.stated.get("heads"):
         return int(shapes.stated["heads"]), ()
     known = dict(PUBLISHED_HEADS)
-    if shapes.layout.name == "moco-v3":
+    if shapes.layout.name.startswith("moco-v3"):
         known |= MOCO_HEADS
     if (width, layers) in known:
         heads = known[width, layers]

@@ -91,7 +91,7 @@ def _load_file(
     ledger = ledgers.fill(module, converted)
     found = building.architecture_name(plan, module)
     spec = _spec(plan, layout, opened, architecture=found, notes=weights.notes)
-    own_name = name or opened.metadata.get("name") or path.stem
+    own_name = name or opened.metadata.get("name") or weightfiles.label(path)
     return LoadedModel(replace(spec, name=own_name, source=source), module, ledger)
 
 

@@ -4,12 +4,10 @@ The container is told from the first bytes: torch's zip and legacy pickles, safe
 """
 
 import hashlib
-import json
 import math
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from attnprobe import unpickle
+from attnprobe import metadata, unpickle
 from attnprobe.types import CheckpointError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".ckpt", ".tar")
@@ -67,6 +65,19 @@ def locate(source: str | Path) -> Path:
             f"give the file itself ({' '.join(SUFFIXES)})",
         )
     return files[0]
+
+
+def label(path: Path) -> str:
+    """Return a short name for a file: its stem, or its folder's where the stem says nothing.
+
+    >>> label(Path("vit-b-300ep.pth.tar")), label(Path("mine/model.safetensors"))
+    ('vit-b-300ep', 'mine')
+    """
+    stem = path.name
+    while (suffix := Path(stem).suffix) in SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    folder = path.resolve().parent.name
+    return folder if stem in ("model", "pytorch_model", "checkpoint") and folder else stem
 
 
 def digest(path: Path) -> str:
@@ -162,21 +173,11 @@ def _check_safetensors_header(path: Path, head: bytes, size: int) -> None:
 def _read_safetensors(path: Path) -> Opened:
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            header = dict(file.metadata() or {})
             content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged safetensors: {error}", _AGAIN) from error
-    return Opened(path, "safetensors", content, _own_metadata(path, metadata))
-
-
-def _own_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        own = json.loads(metadata.get("attnprobe", "{}"))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} has unreadable attnprobe metadata: {error}", "write the file again"
-        ) from error
-    return own if isinstance(own, dict) else {}
+    return Opened(path, "safetensors", content, metadata.parse(path, header))
 
 
 def _read_npz(path: Path) -> Opened:

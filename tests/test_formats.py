@@ -41,6 +41,10 @@ SIGNS = {
         | under("module.momentum_encoder.", VIT, "module.predictor.0.weight"),
         "arch": "vit_base",
     },
+    "moco-v3-finetuned": {
+        "state_dict": under("module.", VIT) | {"module.pos_embed": torch.zeros(1, 5, 4)},
+        "arch": "vit_small",
+    },
     "ibot": {
         "teacher": under("backbone.", (*VIT, "masked_embed")),
         "student": under("module.backbone.", VIT),
@@ -221,3 +225,12 @@ def test_unread_transformers_are_not_said_to_lack_attention(tmp_path):
     torch.save(timm.create_model("eva02_tiny_patch14_224").state_dict(), tmp_path / "b.pth")
     with pytest.raises(FormatError, match="EVA-02"):
         load(tmp_path / "b.pth")
+
+
+def test_networks_without_attention_are_refused_by_their_layers(tmp_path):
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "r.pth")
+    with pytest.raises(FormatError, match=r"no attention.*conv1\.weight"):
+        load(tmp_path / "r.pth")
+    torch.save(timm.create_model("mixer_s32_224").state_dict(), tmp_path / "m.pth")
+    with pytest.raises(FormatError, match="no attention"):
+        load(tmp_path / "m.pth")

@@ -49,6 +49,14 @@ _TORCHVISION = (
     (r"^encoder\.ln\.", "norm."),
     (r"^heads\.head\.", "head."),
 )
+
+
+def _fixed_positions(weights: Weights) -> bool:
+    """Whether the class token's position is exactly zero, as sin-cos positions leave it."""
+    place = weights.tensors.get("pos_embed")
+    return place is not None and place.ndim == 3 and not bool(place[:, 0].any())
+
+
 _RECONSTRUCTS = _anywhere(r"^decoder\.0\.weight$|\.decoder\.0\.weight$")
 _SWIN = _has(r"^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$")
 _SWINV2 = _has(r"^layers\.\d+\.blocks\.\d+\.attn\.(cpb_mlp\.|logit_scale$)")
@@ -131,6 +139,12 @@ FORMATS: tuple[Format, ...] = (
         "vit",
         _anywhere(r"base_encoder\."),
         objective="contrastive",
+    ),
+    Format(
+        "moco-v3-finetuned",
+        "MoCo v3 after pre-training: linear probing or fine-tuning",
+        "vit",
+        _all(_beside("arch", "state_dict"), _fixed_positions),
     ),
     Format("ibot", "iBOT (teacher by default)", "vit", _has(r"^masked_embed$"), objective="mim"),
     Format(

@@ -71,8 +71,13 @@ def unwrap(content: Any) -> Weights:
     Raises:
         FormatError: There are no tensors, or none that look like a transformer.
     """
-    content, beside, notes = _descend(content)
-    flat = dict(_flatten(content))
+    try:
+        content, beside, notes = _descend(content)
+        flat = dict(_flatten(content))
+    except RecursionError as error:
+        raise FormatError(
+            "the file's mappings are nested without end", "save model.state_dict() instead"
+        ) from error
     if not flat:
         found = ", ".join(sorted(beside)[:10]) or type(content).__name__
         raise FormatError(
