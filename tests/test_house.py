@@ -63,11 +63,6 @@ def test_public_functions_survive_their_modules():
     assert callable(attnprobe.capture)
 
 
-def test_readme_names_every_command():
-    shown = set(re.findall(r"^\| `attnprobe (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert shown == set(plugins.names("attnprobe.cli"))
-
-
 def test_no_path_of_a_machine_and_no_host_in_the_tree():
     files = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,0 +1,261 @@
+"""The installed command, end to end: happy paths, refusals, exit codes."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+COMMAND = Path(sys.executable).with_name("attnprobe")
+
+
+def attnprobe(*arguments, cwd=None, status=0):
+    """Run the installed command and check its exit code."""
+    done = subprocess.run(
+        [COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(9):
+        Image.effect_noise((200, 180), 60).convert("RGB").save(folder / f"{index}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", pretrained=False, img_size=64, depth=2, num_classes=0
+    )
+    torch.save({"model": model.state_dict(), "epoch": 3}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, checkpoint, photos):
+    out = tmp_path_factory.mktemp("runs") / "small"
+    attnprobe("analyze", checkpoint, "-i", photos, "-o", out)
+    return out
+
+
+def test_help_lists_the_commands_quickly():
+    attnprobe("--help")
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = attnprobe("--help")
+        seconds.append(time.perf_counter() - started)
+    for name in ("analyze", "inspect", "list", "report", "doctor", "demo"):
+        assert f"  {name} " in done.stdout
+    # 0.15 s on an idle core; the bound is loose because test machines are busy
+    assert min(seconds) < 1.5
+
+
+@pytest.mark.parametrize("name", ["analyze", "inspect", "list", "report", "doctor", "demo"])
+def test_every_command_has_help(name):
+    assert f"attnprobe {name} [OPTIONS]" in attnprobe(name, "--help").stdout
+
+
+def test_analyze_writes_a_run_folder(run_folder):
+    names = {path.name for path in run_folder.iterdir()}
+    assert {"config.toml", "manifest.json", "summary.csv", "report.html", "log.txt"} <= names
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    assert manifest["provenance"]["images"] == 9
+    assert manifest["provenance"]["command"].startswith("attnprobe analyze")
+
+
+def test_analyze_prints_a_table(checkpoint, photos, tmp_path):
+    done = attnprobe("analyze", checkpoint, "-i", photos, "-o", tmp_path / "run")
+    assert "Entropy" in done.stdout
+    assert "report.html" in done.stderr
+
+
+def test_json_is_alone_on_stdout(checkpoint, photos, tmp_path):
+    done = attnprobe(
+        "analyze", checkpoint, "-i", photos, "-o", tmp_path / "run", "-m", "entropy", "--json"
+    )
+    found = json.loads(done.stdout)
+    assert found["images"] == 9
+    assert {row["metric"] for row in found["layer_means"]} == {"entropy"}
+
+
+def test_a_run_repeats_from_its_config(run_folder, tmp_path, checkpoint):
+    again = tmp_path / "again"
+    attnprobe("analyze", checkpoint, "--config", run_folder / "config.toml", "-o", again)
+    assert (again / "summary.csv").read_text() == (run_folder / "summary.csv").read_text()
+
+
+def test_config_with_a_misspelt_key_is_refused(tmp_path, checkpoint):
+    (tmp_path / "c.toml").write_text("batchsize = 4\n")
+    done = attnprobe("analyze", checkpoint, "--config", tmp_path / "c.toml", status=2)
+    assert "did you mean 'batch_size'" in done.stderr
+
+
+def test_dry_run_writes_nothing(checkpoint, tmp_path):
+    done = attnprobe("analyze", checkpoint, "--dry-run", cwd=tmp_path)
+    assert "memory at batch 8" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect(checkpoint):
+    assert "blocks.1.attn" in attnprobe("inspect", checkpoint).stdout
+    found = json.loads(attnprobe("inspect", checkpoint, "--json").stdout)
+    assert found["model"]["input_size"] == [3, 64, 64]
+    assert [row["heads"] for row in found["layers"]] == [3, 3]
+
+
+def test_report_is_drawn_again(run_folder, tmp_path):
+    attnprobe("report", run_folder, "-o", tmp_path / "page.html")
+    assert "<html" in (tmp_path / "page.html").read_text()
+    assert (
+        "already exists"
+        in attnprobe("report", run_folder, "-o", tmp_path / "page.html", status=1).stderr
+    )
+
+
+@pytest.mark.parametrize("kind", ["checkpoints", "formats", "metrics", "plots"])
+def test_lists(kind):
+    rows = json.loads(attnprobe("list", kind, "--json").stdout)
+    assert len({row["name"] for row in rows}) == len(rows) >= 5
+
+
+def test_doctor_is_content():
+    rows = json.loads(attnprobe("doctor", "--device", "cpu", "--json").stdout)
+    assert len(rows) > 15
+    assert all(row["passed"] for row in rows)
+
+
+def test_doctor_fails_when_a_kernel_lies(tmp_path):
+    code = (
+        "from attnprobe.kernels import blocked, reference\n"
+        "true = blocked.attention_stats\n"
+        "def lie(*a, **k):\n"
+        "    s = true(*a, **k)\n"
+        "    return s._replace(distance=s.distance * 1.001)\n"
+        "blocked.attention_stats = lie\n"
+        "from attnprobe.cli import main\n"
+        "main(['doctor', '--device', 'cpu'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "FAILED" in done.stdout
+
+
+def test_broken_images_make_a_partial_result(checkpoint, photos, tmp_path):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for path in photos.iterdir():
+        (mixed / path.name).write_bytes(path.read_bytes())
+    (mixed / "half.jpg").write_bytes((photos / "1.jpg").read_bytes()[:500])
+    done = attnprobe("analyze", checkpoint, "-i", mixed, "-o", tmp_path / "run", status=3)
+    assert "half.jpg" in done.stderr
+    assert "half.jpg" in (tmp_path / "run" / "log.txt").read_text()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch exploded",)
+
+
+def bad_files(folder, checkpoint):
+    """Files that are no usable checkpoint, with a word their message must contain."""
+    whole = checkpoint.read_bytes()
+    state = torch.load(checkpoint, weights_only=True)["model"]
+    holey = {key: value for key, value in state.items() if not key.startswith("blocks.0.")}
+    resnet = timm.create_model("test_resnet", pretrained=False).state_dict()
+    (folder / "empty.pth").write_bytes(b"")
+    (folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.pth").write_text("these are not weights\n" * 50)
+    (folder / "bomb.pth").write_bytes(pickle.dumps({"model": Bomb()}))
+    torch.save({"model": Bomb()}, folder / "zipbomb.pth")
+    torch.save(resnet, folder / "resnet.pth")
+    torch.save(holey, folder / "holey.pth")
+    return {
+        "empty.pth": "empty",
+        "cut.pth": "cut.pth",
+        "text.pth": "text.pth",
+        "bomb.pth": "bomb.pth",
+        "zipbomb.pth": "zipbomb.pth",
+        "resnet.pth": "attention",
+        "holey.pth": "blocks.0",
+        "absent.pth": "absent.pth",
+    }
+
+
+def test_bad_checkpoints_get_one_clear_message(tmp_path, checkpoint, photos):
+    for name, word in bad_files(tmp_path, checkpoint).items():
+        before = {path.name for path in tmp_path.iterdir()}
+        done = attnprobe("analyze", name, "-i", photos, "-o", "out", cwd=tmp_path, status=1)
+        assert done.stderr.startswith("error: "), done.stderr
+        assert word in done.stderr
+        assert "Next step: " in done.stderr
+        assert {path.name for path in tmp_path.iterdir()} == before, name
+
+
+def test_bad_images_get_one_clear_message(tmp_path, checkpoint):
+    (tmp_path / "none").mkdir()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for index in range(3):
+        (broken / f"{index}.jpg").write_bytes(b"\xff\xd8 broken")
+    for source in ("none", "broken", "absent"):
+        done = attnprobe("analyze", checkpoint, "-i", source, "-o", "out", cwd=tmp_path, status=1)
+        assert source in done.stderr
+        assert "Next step: " in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_output_is_kept_unless_told(run_folder, checkpoint, photos):
+    before = (run_folder / "manifest.json").read_bytes()
+    done = attnprobe("analyze", checkpoint, "-i", photos, "-o", run_folder, status=1)
+    assert "--overwrite" in done.stderr
+    assert (run_folder / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_output_is_refused(tmp_path, checkpoint, photos):
+    tmp_path.chmod(0o500)
+    done = attnprobe("analyze", checkpoint, "-i", photos, "-o", tmp_path / "run", status=1)
+    assert "cannot write" in done.stderr
+
+
+def test_an_output_below_a_file_is_refused(tmp_path, checkpoint, photos):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "run"
+    done = attnprobe("analyze", checkpoint, "-i", photos, "-o", out, status=1)
+    assert "cannot write" in done.stderr
+
+
+def test_usage_errors_exit_with_2(checkpoint):
+    attnprobe("analyze", status=2)
+    attnprobe("analyze", checkpoint, "--precision", "int3", status=2)
+    attnprobe("nonsense", status=2)
+
+
+def test_an_interrupt_writes_nothing(tmp_path, checkpoint):
+    process = subprocess.Popen(
+        [COMMAND, "analyze", "timm:vit_small_patch16_224?pretrained=0", "-o", "out"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert list(tmp_path.iterdir()) == []
