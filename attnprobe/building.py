@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import timm
-import torch
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
@@ -114,7 +113,7 @@ def _candidates(plan: Plan) -> list[str]:
 def _same(name: str, plan: Plan, module: nn.Module) -> bool:
     """Whether timm's model of that name has the very same parameters and heads."""
     options: dict[str, Any] = {"num_classes": plan.kwargs["num_classes"]}
-    with torch.device("meta"), unwritten():
+    with unwritten():
         other = timm.create_model(name, pretrained=False, **options)
     shapes = {key: tuple(value.shape) for key, value in other.named_parameters()}
     ours = {key: tuple(value.shape) for key, value in module.named_parameters()}

@@ -69,7 +69,7 @@ def _check_tag(name: str) -> None:
         )
 
 
-def _cached_file(name: str) -> dict[str, str] | None:
+def _cached_file(name: str) -> dict[str, Any] | None:
     """Where the hub cannot be reached, point timm at its cached file instead of waiting.
 
     Raises:
@@ -81,7 +81,7 @@ def _cached_file(name: str) -> dict[str, str] | None:
     for file in ("model.safetensors", "pytorch_model.bin"):
         path = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file)
         if isinstance(path, str):
-            return {"file": path}
+            return {"file": path, "custom_load": False}
     raise _unreachable(name, "the model hub cannot be reached and its cache lacks the file")
 
 

@@ -22,13 +22,14 @@ def fill(module: nn.Module, converted: Converted) -> LoadLedger:
         PartialLoadError: Parameters missing, tensors left over, or shapes that differ.
         CheckpointError: Weights that are not finite.
     """
-    expected = module.state_dict()
+    expected = dict(module.named_parameters())
     _check_missing(expected, converted)
     heads = _check_left_over(expected, converted)
     _check_shapes(expected, converted)
     ready = {name: _fp32(converted.tensors[name]) for name in expected}
     _check_finite(ready)
-    module.load_state_dict(ready, strict=True, assign=True)
+    # buffers are geometry, which the module has computed itself
+    module.load_state_dict(ready, strict=False, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     module.eval()
