@@ -46,7 +46,7 @@ def _draw(results: list[Result]) -> go.Figure:
         height=height + 36,
         margin={"l": 16, "t": 24 + title, "b": 12},
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar},
-        meta={"narrowest": 620, "widest": 1000},
+        meta={"narrowest": 900, "widest": 1000},
     )
     return figure
 
