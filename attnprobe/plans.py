@@ -39,11 +39,11 @@ def _plain(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _vit(shapes: Shapes) -> Plan:
-    kwargs, assumed = _plain(shapes)
     registers = shapes.shapes.get("reg_token", (1, 0))[1]
     class_token, distilled = "cls_token" in shapes, "dist_token" in shapes
     prefix = class_token + distilled + registers
     grid, embedded = _vit_grid(shapes, prefix)
+    kwargs, assumed = _plain(shapes)
     size = architecture.pixels(grid, kwargs["patch_size"])
     pooled = "fc_norm.weight" in shapes
     kwargs |= {
@@ -78,6 +78,7 @@ def _gated(shapes: Shapes) -> dict[str, Any]:
 
 def _vit_grid(shapes: Shapes, prefix: int) -> tuple[tuple[int, int], bool]:
     """Return the patch grid and whether prefix tokens have positions of their own."""
+    _, _, patch = architecture.patch_embedding(shapes)
     if "pos_embed" not in shapes:
         raise PartialLoadError(
             "pos_embed is missing and there is no table of relative positions",
@@ -87,7 +88,6 @@ def _vit_grid(shapes: Shapes, prefix: int) -> tuple[tuple[int, int], bool]:
     tokens = shapes.shapes["pos_embed"][-2]
     patches = {True: tokens - prefix, False: tokens}
     stated = architecture.stated_size(shapes)
-    patch = shapes.shapes["patch_embed.proj.weight"][-2:]
     for embedded, count in patches.items():
         side = architecture.square(count)
         if stated and (stated[0] // patch[0]) * (stated[1] // patch[1]) == count:
@@ -102,13 +102,13 @@ def _vit_grid(shapes: Shapes, prefix: int) -> tuple[tuple[int, int], bool]:
 
 
 def _beit(shapes: Shapes) -> Plan:
-    kwargs, assumed = _plain(shapes)
     if shapes.first(".mlp.fc1.weight")[0] != shapes.first(".mlp.fc2.weight")[1]:
         raise FormatError(
             "gated MLP beside q_bias and v_bias: EVA-02, whose rotary positions no shape tells",
             "load it as timm:NAME",
         )
     side = _beit_side(shapes)
+    kwargs, assumed = _plain(shapes)
     size = architecture.pixels((side, side), kwargs["patch_size"])
     kwargs |= {
         "img_size": size,
