@@ -6,6 +6,7 @@ Agreement with scipy.stats.bootstrap is a test.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -33,10 +34,14 @@ def cka(hsic: np.ndarray) -> np.ndarray:
     return np.divide(hsic, norm, out=alone, where=norm > 0)
 
 
+@lru_cache(maxsize=4)
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
     """Return how often each image is drawn in each resample, float64 [resamples, images]."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1.0 / images), size=resamples).astype(np.float64)
+    drawn = rng.multinomial(images, np.full(images, 1.0 / images), size=resamples)
+    counts = drawn.astype(np.float64)
+    counts.flags.writeable = False  # shared by every table of a result
+    return counts
 
 
 def interval(

@@ -68,14 +68,15 @@ def tables(values: Iterable[Values], bootstrap: Bootstrap) -> dict[str, pd.DataF
 
 def table(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
     """Return one tidy table: the axes, value, low, high, unit, definition."""
-    frames = []
-    for layer, samples in values.layers.items():
+    columns: list[list[np.ndarray]] = [[], [], []]
+    for samples in values.layers.values():
         value = values.statistic(samples.mean(0, dtype=np.float64))
-        low, high = _interval(samples, values.statistic, bootstrap)
-        frame = _index(values, layer, value)
-        frame["value"], frame["low"], frame["high"] = (x.ravel() for x in (value, low, high))
-        frames.append(frame)
-    whole = pd.concat(frames, ignore_index=True)
+        limits = _interval(samples, values.statistic, bootstrap)
+        for column, part in zip(columns, (value, *limits), strict=True):
+            column.append(part.ravel())
+    index = _index(values)
+    numbers = (np.concatenate(column) for column in columns)
+    whole = pd.DataFrame(index | dict(zip(("value", "low", "high"), numbers, strict=True)))
     if {"head_a", "head_b"} <= set(values.axes):
         whole = whole[whole["head_a"] != whole["head_b"]].reset_index(drop=True)
     return whole.assign(unit=values.unit, definition=values.definition)
@@ -83,14 +84,12 @@ def table(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
 
 def samples_table(values: Values) -> pd.DataFrame:
     """Return the per-image values behind a table: image, the axes, value (float32)."""
-    frames = []
-    for layer, samples in values.layers.items():
-        index = _index(values, layer, samples[0])
-        frame = pd.concat([index] * len(samples), ignore_index=True)
-        frame.insert(0, "image", np.repeat(np.arange(len(samples)), len(index)))
-        frame["value"] = samples.reshape(-1).astype(np.float32)
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    images = len(next(iter(values.layers.values())))
+    flat = [samples.reshape(images, -1) for samples in values.layers.values()]
+    value = np.concatenate(flat, axis=1).astype(np.float32)  # [images, rows of the table]
+    columns = {"image": np.repeat(np.arange(images), value.shape[1])}
+    columns |= {name: np.tile(column, images) for name, column in _index(values).items()}
+    return pd.DataFrame(columns | {"value": value.ravel()})
 
 
 def layers_table(
@@ -125,16 +124,21 @@ def layers_table(
     return pd.DataFrame(rows)
 
 
-def _index(values: Values, layer: int, value: np.ndarray) -> pd.DataFrame:
-    """Return the axis columns of one layer's values, in the values' memory order."""
-    names = values.axes if "layer_a" in values.axes else values.axes[1:]
-    grid = np.indices(value.shape).reshape(value.ndim, -1)
-    frame = pd.DataFrame(grid.T, columns=list(names))
-    if "token" in frame:
-        frame["token"] = np.asarray(prefix_names(value.shape[-1]))[grid[-1]]
-    if "layer" in values.axes:
-        frame.insert(0, "layer", layer)
-    return frame
+def _index(values: Values) -> dict[str, np.ndarray]:
+    """Return the axis columns of all layers, in the order in which values lie in memory."""
+    inner = values.axes if "layer_a" in values.axes else values.axes[1:]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in values.axes}
+    for layer, samples in values.layers.items():
+        shape = samples.shape[1:]
+        for name, column in zip(inner, np.indices(shape).reshape(len(shape), -1), strict=True):
+            parts[name].append(column)
+        if "layer" in parts:
+            parts["layer"].append(np.full(int(np.prod(shape)), layer))
+    columns = {name: np.concatenate(part) for name, part in parts.items()}
+    if "token" in columns:
+        names = prefix_names(next(iter(values.layers.values())).shape[-1])
+        columns["token"] = np.asarray(names)[columns["token"]]
+    return columns
 
 
 def prefix_names(count: int) -> tuple[str, ...]:
@@ -184,23 +188,27 @@ def _by_head(values: Values) -> dict[int, np.ndarray]:
 
 def _layer_means(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
     """Return one row a layer: the mean over heads with its interval, and the heads' spread."""
-    rows = []
-    for layer, samples in _by_head(values).items():
-        heads = samples.reshape(*samples.shape[:2], -1).mean(2)
-        low, high = _interval(heads.mean(1, keepdims=True), statistics.identity, bootstrap)
-        head_values = heads.mean(0, dtype=np.float64)
-        value, uniform = float(head_values.mean()), values.uniform.get(layer)
-        row = {
-            "metric": values.metric,
-            "layer": layer,
-            "value": value,
-            "low": low[0],
-            "high": high[0],
-            "head_min": head_values.min(),
-            "head_max": head_values.max(),
-            "head_sd": head_values.std(),
-            "uniform": np.nan if uniform is None else uniform,
-            "fraction": value / uniform if uniform else np.nan,
-        }
-        rows.append(row)
-    return pd.DataFrame(rows).assign(unit=values.unit, definition=values.definition)
+    by_layer = {
+        layer: samples.reshape(*samples.shape[:2], -1).mean(2)
+        for layer, samples in _by_head(values).items()
+    }
+    means = np.stack([heads.mean(1) for heads in by_layer.values()], axis=1)  # [images, layers]
+    low, high = _interval(means, statistics.identity, bootstrap)
+    heads = [heads.mean(0, dtype=np.float64) for heads in by_layer.values()]
+    value = np.array([layer.mean() for layer in heads])
+    uniform = np.array([values.uniform.get(layer, np.nan) for layer in by_layer])
+    columns = {
+        "metric": values.metric,
+        "layer": list(by_layer),
+        "value": value,
+        "low": low,
+        "high": high,
+        "head_min": [layer.min() for layer in heads],
+        "head_max": [layer.max() for layer in heads],
+        "head_sd": [layer.std() for layer in heads],
+        "uniform": uniform,
+        "fraction": np.divide(value, uniform, out=np.full_like(value, np.nan), where=uniform > 0),
+        "unit": values.unit,
+        "definition": values.definition,
+    }
+    return pd.DataFrame(columns)

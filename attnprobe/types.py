@@ -5,6 +5,7 @@ reported in a process that has none of them.
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,13 +107,21 @@ class TokenGrid:
         >>> float(TokenGrid(1, 2, (16, 16)).distances()[0, 1])
         16.0
         """
-        centre = self.centres()
-        gap = centre[:, None, :] - centre[None, :, :]  # [n, n, 2]
-        return np.sqrt((gap**2).sum(-1)).astype(np.float32)
+        return _distances(self)
 
     def pixels_per_token(self) -> float:
         """Side of one token in input pixels (geometric mean where it is not square)."""
         return float(np.sqrt(self.patch[0] * self.patch[1]))
+
+
+@lru_cache(maxsize=16)
+def _distances(grid: TokenGrid) -> np.ndarray:
+    """Pair distances of a grid; every layer and batch asks for the same few."""
+    centre = grid.centres()
+    gap = centre[:, None, :] - centre[None, :, :]  # [n, n, 2]
+    distances = np.sqrt((gap**2).sum(-1)).astype(np.float32)
+    distances.flags.writeable = False
+    return distances
 
 
 @dataclass(frozen=True)

@@ -57,19 +57,17 @@ def attention_stats(
     keys = layer.k.shape[-1]
     # the last column holds <P, D>, the others <P, S>
     sums = torch.zeros(batch, heads, heads + 1, device=layer.q.device)
-    lse = torch.zeros(batch, heads, dtype=torch.float64, device=layer.q.device)
-    mass = torch.zeros(batch, heads, grid.prefix, dtype=torch.float64, device=layer.q.device)
+    lse = torch.zeros(batch, heads, queries, dtype=torch.float64, device=layer.q.device)
+    rest = torch.zeros_like(lse)  # what is left of lse where the logits became log-probabilities
     for part, rows in _tiles(batch, queries, 8 * heads * keys):
         scores = _logits(layer, part, rows, windows=inputs.windows)
         weights = scores.softmax(-1)
-        row_lse = _log_sum_exp(scores, weights, rows.start + keys - queries)
-        if "prefix_mass" in want and grid.prefix:
-            mass[part] += _prefix_mass(layer, part, rows, windows=inputs.windows, lse=row_lse)
-        row_lse = _lower_peaks(scores, row_lse)
-        lse[part] += row_lse.sum(-1)
+        tile_lse = _log_sum_exp(scores, weights, rows.start + keys - queries)
+        lse[part, :, rows] = tile_lse
+        rest[part, :, rows] = _lower_peaks(scores, tile_lse)
         _inner_products(layer, scores, weights, rows=rows, want=want, sums=sums[part])
-    means = (total / queries for total in (sums, lse, mass))
-    return _finish(*means, images=inputs.images, want=want)
+    mass = _prefix_mass(layer, lse, inputs.windows) if "prefix_mass" in want else None
+    return _finish(sums / queries, rest.mean(-1), mass, images=inputs.images, want=want)
 
 
 def _prepare(
@@ -81,7 +79,7 @@ def _prepare(
     bias = _centre(inputs.bias, first, grid.prefix)
     gap = None
     if "distance" in want:
-        gap = torch.as_tensor(grid.distances(), device=k.device)
+        gap = torch.tensor(grid.distances(), device=k.device)
         gap = torch.nn.functional.pad(gap, (grid.prefix - first, 0))  # [n, keys]
     return _Layer(
         q=inputs.q[:, :, grid.prefix :],
@@ -189,17 +187,18 @@ def _lower_peaks(scores: Tensor, lse: Tensor) -> Tensor:
     return lse - shift
 
 
-def _prefix_mass(layer: _Layer, part: slice, rows: slice, *, windows: int, lse: Tensor) -> Tensor:
-    """Return attention on each prefix token summed over the tile's rows, [part, heads, prefix]."""
-    scores = layer.q[part, :, rows].float() @ layer.prefix_k[part]
+def _prefix_mass(layer: _Layer, lse: Tensor, windows: int) -> Tensor:
+    """Return mean attention on each prefix token, float64 [batch, heads, prefix]."""
+    scores = layer.q.float() @ layer.prefix_k  # [batch, heads, n, prefix]
     if layer.prefix_bias is not None:
-        scores += _bias_of(layer.prefix_bias, part, rows, windows=windows)
-    total = torch.logaddexp(scores.logsumexp(-1), lse) if layer.separate else lse
-    return (scores - total.unsqueeze(-1)).exp().sum(2)
+        everything = slice(0, len(scores))
+        scores += _bias_of(layer.prefix_bias, everything, slice(None), windows=windows)
+    total = torch.logaddexp(scores.double().logsumexp(-1), lse) if layer.separate else lse
+    return (scores - total.unsqueeze(-1)).exp().mean(2)
 
 
 def _finish(
-    sums: Tensor, lse: Tensor, mass: Tensor, *, images: int, want: frozenset[str]
+    sums: Tensor, lse: Tensor, mass: Tensor | None, *, images: int, want: frozenset[str]
 ) -> AttentionStats:
     """Turn means over rows of [batch, ...] into per-image statistics."""
 
@@ -215,6 +214,6 @@ def _finish(
     return AttentionStats(
         distance=distance if "distance" in want else None,
         entropy=(lse - own).clamp(min=0).float() if "entropy" in want else None,
-        prefix_mass=per_image(mass).float() if "prefix_mass" in want else None,
+        prefix_mass=None if mass is None else per_image(mass).float(),
         kl=kl.clamp(min=0).float() if "kl" in want else None,
     )

@@ -45,7 +45,7 @@ def patch_rows(scores: Tensor, grid: TokenGrid, prefix: str) -> tuple[Tensor, Te
 
 def distance(weights: Tensor, grid: TokenGrid) -> Tensor:
     """Return sum_k A'[q, k] * |c_q - c_k| in pixels; keys beyond the patches are prefix."""
-    gap = torch.as_tensor(grid.distances(), dtype=weights.dtype, device=weights.device)
+    gap = torch.tensor(grid.distances(), dtype=weights.dtype, device=weights.device)
     patches = weights[..., weights.shape[-1] - grid.patches :]
     return (patches * gap).sum(-1)
 
