@@ -232,6 +232,9 @@ def main() -> None:
         with (options.work / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
+    run.model.load_state_dict(safetensors.torch.load_file(options.out, device=options.device))
+    exported = accuracy(run.model, x_test, y_test, options.device)
+    print(f"{options.out}: top-1 of the file as written {exported:.2%}")
 
 
 if __name__ == "__main__":
