@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def analyze(
         images=len(measured.ids),
         skipped=tuple(source.skipped),
         transform=dict(source.transform),
-        versions=_versions(),
+        versions=dict(_versions()),
         device=_device_name(device),
         precision="fp32" if dtype is None else str(dtype).removeprefix("torch."),
         kernel=kernels.choose(config.options, config.kernel),
@@ -225,6 +226,7 @@ def _precision(name: str) -> torch.dtype | None:
     return PRECISIONS[name]
 
 
+@cache
 def _versions() -> dict[str, str]:
     names = ("attnprobe", "torch", "timm", "numpy", "scipy", "pandas")
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}

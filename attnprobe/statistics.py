@@ -95,15 +95,15 @@ def _bca(
     tails = ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
     shifted = bias + tails[:, None]
     level = ndtr(bias + shifted / (1 - acceleration * shifted))
-    ordered = np.sort(draws, axis=0)
+    ordered = np.sort(np.ascontiguousarray(draws.T), axis=1)  # [columns, resamples]
     return _quantile(ordered, level[0]), _quantile(ordered, level[1])
 
 
 def _quantile(ordered: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Linear-interpolation quantile, a level of its own for each column."""
-    position = level * (len(ordered) - 1)
+    """Linear-interpolation quantile of each row of [columns, resamples], at its own level."""
+    position = level * (ordered.shape[1] - 1)
     below = np.floor(position).astype(int)
-    above = np.minimum(below + 1, len(ordered) - 1)
-    column = np.arange(ordered.shape[1])
+    above = np.minimum(below + 1, ordered.shape[1] - 1)
+    row = np.arange(len(ordered))
     weight = position - below
-    return (1 - weight) * ordered[below, column] + weight * ordered[above, column]
+    return (1 - weight) * ordered[row, below] + weight * ordered[row, above]

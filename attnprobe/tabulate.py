@@ -13,6 +13,7 @@ import pandas as pd
 from attnprobe import statistics
 from attnprobe.types import LayerInfo
 
+COLUMNS = 64  # whose resamples stay in the cache together
 PREFIX_NAMES = {1: ("cls",), 2: ("cls", "dist")}
 
 
@@ -68,15 +69,14 @@ def tables(values: Iterable[Values], bootstrap: Bootstrap) -> dict[str, pd.DataF
 
 def table(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
     """Return one tidy table: the axes, value, low, high, unit, definition."""
-    columns: list[list[np.ndarray]] = [[], [], []]
-    for samples in values.layers.values():
-        value = values.statistic(samples.mean(0, dtype=np.float64))
-        limits = _interval(samples, values.statistic, bootstrap)
-        for column, part in zip(columns, (value, *limits), strict=True):
-            column.append(part.ravel())
-    index = _index(values)
-    numbers = (np.concatenate(column) for column in columns)
-    whole = pd.DataFrame(index | dict(zip(("value", "low", "high"), numbers, strict=True)))
+    if values.statistic is statistics.identity:
+        samples = _flat(values)
+    else:
+        (samples,) = values.layers.values()
+    value = values.statistic(samples.mean(0, dtype=np.float64))
+    low, high = _interval(samples, values.statistic, bootstrap)
+    numbers = {"value": value.ravel(), "low": low.ravel(), "high": high.ravel()}
+    whole = pd.DataFrame(_index(values) | numbers)
     if {"head_a", "head_b"} <= set(values.axes):
         whole = whole[whole["head_a"] != whole["head_b"]].reset_index(drop=True)
     return whole.assign(unit=values.unit, definition=values.definition)
@@ -84,9 +84,8 @@ def table(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
 
 def samples_table(values: Values) -> pd.DataFrame:
     """Return the per-image values behind a table: image, the axes, value (float32)."""
-    images = len(next(iter(values.layers.values())))
-    flat = [samples.reshape(images, -1) for samples in values.layers.values()]
-    value = np.concatenate(flat, axis=1).astype(np.float32)  # [images, rows of the table]
+    value = _flat(values).astype(np.float32)
+    images = len(value)
     columns = {"image": np.repeat(np.arange(images), value.shape[1])}
     columns |= {name: np.tile(column, images) for name, column in _index(values).items()}
     return pd.DataFrame(columns | {"value": value.ravel()})
@@ -151,12 +150,25 @@ def prefix_names(count: int) -> tuple[str, ...]:
     return PREFIX_NAMES.get(count, ("cls", *registers))
 
 
+def _flat(values: Values) -> np.ndarray:
+    """Return the values of all layers side by side, [images, rows of the table]."""
+    layers = list(values.layers.values())
+    return np.concatenate([samples.reshape(len(samples), -1) for samples in layers], axis=1)
+
+
 def _interval(
     samples: np.ndarray, statistic: statistics.Statistic, bootstrap: Bootstrap
 ) -> tuple[np.ndarray, np.ndarray]:
-    return statistics.interval(
-        samples, statistic, resamples=bootstrap.resamples, seed=bootstrap.seed
-    )
+    """Return both limits; independent columns go in pieces that fit the cache."""
+    pieces = [samples]
+    if statistic is statistics.identity:
+        pieces = np.array_split(samples, -(-samples.shape[1] // COLUMNS), axis=1)
+    limits = [
+        statistics.interval(piece, statistic, resamples=bootstrap.resamples, seed=bootstrap.seed)
+        for piece in pieces
+    ]
+    low, high = (np.concatenate(side, axis=-1) for side in zip(*limits, strict=True))
+    return low, high
 
 
 def _against_others(values: Values) -> Values:
