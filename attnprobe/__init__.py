@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from attnprobe.analysis import AnalysisConfig, analyze
     from attnprobe.capture import capture
     from attnprobe.checkpoints import LoadedModel, load
+    from attnprobe.errors import AttnprobeError
     from attnprobe.report import report
     from attnprobe.results import Result
-    from attnprobe.types import AttnprobeError, MetricOptions
+    from attnprobe.types import MetricOptions
 
 _HOMES = {
     "AnalysisConfig": "analysis",
-    "AttnprobeError": "types",
+    "AttnprobeError": "errors",
     "LoadedModel": "checkpoints",
     "MetricOptions": "types",
     "Result": "results",

@@ -20,11 +20,12 @@ from torch import nn
 from attnprobe import checkpoints, kernels, metrics, tabulate
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
+from attnprobe.checkpoints.wrapping import wrap
+from attnprobe.errors import AttnprobeError, ImagesError
 from attnprobe.images import ImageSet, open_images
 from attnprobe.measuring import Measurement
 from attnprobe.results import Result
-from attnprobe.types import AttnprobeError, ImagesError, MetricOptions, Provenance
-from attnprobe.wrapping import wrap
+from attnprobe.types import MetricOptions, Provenance
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 Progress = Callable[[int, int], None]

@@ -18,8 +18,9 @@ from attnprobe.attention import READERS, RawAttention, Site, discover
 from attnprobe.attention.geometry import grid_of, stage_of
 from attnprobe.attention.layers import is_pooling
 from attnprobe.attention.reader import Call
+from attnprobe.errors import CaptureError
 from attnprobe.tensors import AttentionInputs, Features
-from attnprobe.types import CaptureError, LayerInfo
+from attnprobe.types import LayerInfo
 
 OnAttention = Callable[[AttentionInputs], None]
 OnFeatures = Callable[[Features], None]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from attnprobe import shipped
-from attnprobe.types import CheckpointError, CheckpointSpec
+from attnprobe.errors import CheckpointError
+from attnprobe.types import CheckpointSpec
 
 SHIPPED = "shipped:"
 FILE = "file:"

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from attnprobe import kernels, metrics, statistics
+from attnprobe.errors import AttnprobeError
 from attnprobe.kernels import reference
 from attnprobe.metrics import FeatureAccumulator, Metric
 from attnprobe.tabulate import Values
 from attnprobe.tensors import AttentionInputs, AttentionStats, Features
-from attnprobe.types import AttnprobeError, LayerInfo, MetricOptions, TokenGrid
+from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
 CHOICES = {
     "distance_unit": ("px", "tokens", "grid", "unit"),

@@ -8,7 +8,7 @@ import pkgutil
 from importlib import import_module
 from typing import Any
 
-from attnprobe.types import AttnprobeError
+from attnprobe.errors import AttnprobeError
 
 
 def names(package: str) -> tuple[str, ...]:

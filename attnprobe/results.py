@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 import tomlkit
 
-from attnprobe.types import SCHEMA_VERSION, OutputError, Provenance, ResultError
+from attnprobe.errors import OutputError, ResultError
+from attnprobe.types import SCHEMA_VERSION, Provenance
 
 MANIFEST = "manifest.json"
 

@@ -6,7 +6,7 @@ they lie where the repository keeps them.
 
 from pathlib import Path
 
-from attnprobe.types import AttnprobeError
+from attnprobe.errors import AttnprobeError
 
 _HERE = Path(__file__).resolve().parent
 _PLACES = {

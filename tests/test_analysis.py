@@ -11,9 +11,10 @@ from torch import nn
 
 import attnprobe
 from attnprobe import Result, tabulate
+from attnprobe.errors import AttnprobeError
 from attnprobe.measuring import Measurement, check_options
 from attnprobe.metrics import Metric
-from attnprobe.types import AttnprobeError, MetricOptions
+from attnprobe.types import MetricOptions
 from tests.test_capture import build, own_softmax
 
 SIZE = 160

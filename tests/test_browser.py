@@ -159,6 +159,7 @@ def test_opens_filters_and_exports_a_longer_table(visit):
     page = visit()
     details = page.locator("details[data-later=distance]")
     details.locator("summary").click()
+    details.locator("tbody tr").first.wait_for()
     assert len(column(page, 1, "distance")) == 144
     details.locator("[data-filter]").fill("12")
     kept = len(column(page, 1, "distance"))

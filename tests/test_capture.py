@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from attnprobe.capture import capture
+from attnprobe.errors import CaptureError, GeometryError
 from attnprobe.kernels import reference
-from attnprobe.types import CaptureError, GeometryError
 
 # name, arguments, image size, prefix tokens, expected windows
 FAMILIES = {

@@ -10,7 +10,8 @@ import timm
 from attnprobe import shipped
 from attnprobe.catalogue import CheckpointRecord, catalogue
 from attnprobe.checkpoints import load
-from attnprobe.types import AttnprobeError, CheckpointError, CheckpointSpec
+from attnprobe.errors import AttnprobeError, CheckpointError
+from attnprobe.types import CheckpointSpec
 
 
 def test_catalogue_agrees_with_timm():

@@ -16,7 +16,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import nn
 
 from attnprobe.checkpoints import load
-from attnprobe.types import CheckpointError, PartialLoadError
+from attnprobe.errors import CheckpointError, PartialLoadError
 
 ODD = {"img_size": 40, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 1}
 SHAPES = {

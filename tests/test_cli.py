@@ -123,7 +123,7 @@ def test_report_is_drawn_again(run_folder, tmp_path):
     attnprobe("report", run_folder, "-o", tmp_path / "page.html")
     assert "<html" in (tmp_path / "page.html").read_text()
     assert (
-        "already exists"
+        "page.html exists"
         in attnprobe("report", run_folder, "-o", tmp_path / "page.html", status=1).stderr
     )
 

@@ -5,8 +5,8 @@ import pytest
 from photographs import encode, photograph
 from PIL import Image
 
-from attnprobe import decoding
-from attnprobe.types import ImagesError
+from attnprobe.errors import ImagesError
+from attnprobe.images import decoding
 
 
 def test_grey_16_bit_keeps_its_range():

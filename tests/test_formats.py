@@ -8,8 +8,8 @@ import torchvision
 from random_modules import random_vit, randomised
 
 from attnprobe.checkpoints import load
+from attnprobe.errors import FormatError
 from attnprobe.formats import FORMATS, convert, identify, unwrap
-from attnprobe.types import FormatError
 
 ONE = torch.ones(1)
 VIT = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.qkv.bias")

@@ -5,9 +5,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from attnprobe import hub
-from attnprobe.checkpoints import load
-from attnprobe.types import CheckpointError
+from attnprobe.checkpoints import hub, load
+from attnprobe.errors import CheckpointError
 
 NAME = "vit_tiny_patch16_224"
 

@@ -11,8 +11,9 @@ from photographs import NAMES, SPEC, bomb, drain, encode, photograph, write_fold
 from PIL import Image
 from torchvision.transforms import functional as vision
 
+from attnprobe.errors import ImagesError
 from attnprobe.images import ImageSet, evenly_spaced, open_images
-from attnprobe.types import CheckpointSpec, ImagesError
+from attnprobe.types import CheckpointSpec
 
 
 @pytest.fixture

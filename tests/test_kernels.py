@@ -11,9 +11,10 @@ from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, rel_entr, softmax
 
 from attnprobe import doctor, kernels
+from attnprobe.errors import AttnprobeError
 from attnprobe.kernels import blocked, reference
 from attnprobe.tensors import AttentionInputs
-from attnprobe.types import AttnprobeError, LayerInfo, MetricOptions, TokenGrid
+from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
 ALL = doctor.ALL
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from attnprobe.metadata import parse
-from attnprobe.types import CheckpointError
+from attnprobe.checkpoints.metadata import parse
+from attnprobe.errors import CheckpointError
 
 
 def header(**own):

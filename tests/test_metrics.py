@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnprobe import metrics, statistics
+from attnprobe.errors import AttnprobeError
 from attnprobe.metrics import cka as cka_module
 from attnprobe.metrics.cka import CkaAccumulator, biased_hsic, grams, hsic
 from attnprobe.metrics.distance import scale, uniform
 from attnprobe.tensors import AttentionStats, Features
-from attnprobe.types import AttnprobeError, LayerInfo, MetricOptions, TokenGrid
+from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
 GRID = TokenGrid(14, 14, (16, 16), prefix=1)
 LAYER = LayerInfo(0, "test", 2, 64, GRID)

@@ -10,8 +10,8 @@ from golden_plots import GOLDEN, NAMES, outline
 from synthetic import synthetic_result
 
 from attnprobe import plugins
+from attnprobe.errors import ResultError
 from attnprobe.plots import MOST, NIGHT, PALETTE, Plot, drawable
-from attnprobe.types import ResultError
 
 PLOTS = plugins.names("attnprobe.plots")
 DEPTH = {"distance": "distance", "entropy": "entropy", "head_kl": "head_kl_mean"}

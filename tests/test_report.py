@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 from synthetic import DEFINITIONS, METRICS, synthetic_result
 
+from attnprobe.errors import OutputError, ResultError
 from attnprobe.plots import MOST
 from attnprobe.report import render, report, tables
 from attnprobe.report.figures import embed
 from attnprobe.results import Result
-from attnprobe.types import OutputError, ResultError
 
 HOSTILE = "\"'><script>alert(1)</script></script><!--<img src=x onerror=alert(1)>&amp;\u2028é字"
 

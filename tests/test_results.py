@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from attnprobe import results
+from attnprobe.errors import OutputError, ResultError
 from attnprobe.results import Result
-from attnprobe.types import OutputError, ResultError
 from tests.synthetic import synthetic_result
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from photographs import NAMES, SPEC, drain, encode, photograph, write_folder, write_source
 
+from attnprobe.errors import ImagesError
 from attnprobe.images import open_images
-from attnprobe.types import ImagesError
 
 
 @pytest.fixture

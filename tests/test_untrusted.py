@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from attnprobe.checkpoints import load
-from attnprobe.types import CheckpointError, FormatError
+from attnprobe.errors import CheckpointError, FormatError
 
 
 def small_state():

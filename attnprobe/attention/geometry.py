@@ -6,7 +6,8 @@ from typing import Any
 from timm.models import swin_transformer, swin_transformer_v2
 from torch import nn
 
-from attnprobe.types import GeometryError, TokenGrid
+from attnprobe.errors import GeometryError
+from attnprobe.types import TokenGrid
 
 _SWIN_BLOCKS = (swin_transformer.SwinTransformerBlock, swin_transformer_v2.SwinTransformerV2Block)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from attnprobe.attention.reader import Reader
-from attnprobe.types import CaptureError
+from attnprobe.errors import CaptureError
 
 # pooling heads attend from one learned query after the last block: not a layer of the encoder
 _POOLING = ("AttentionPoolLatent", "AttentionPool2d", "RotAttentionPool2d")

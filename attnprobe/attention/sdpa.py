@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnprobe.attention.reader import Call, RawAttention, Reader
-from attnprobe.types import CaptureError
+from attnprobe.errors import CaptureError
 
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from attnprobe import plugins
-from attnprobe.types import AttnprobeError
+from attnprobe.errors import AttnprobeError
 
 EXIT_FAILURE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 3, 130
 

@@ -7,11 +7,11 @@ tensors are not part of the encoder. The first one that matches, in order, is ta
 import re
 from collections.abc import Callable
 
+from attnprobe.errors import FormatError
 from attnprobe.formats import augreg, dinov2
 from attnprobe.formats.containers import Weights, unwrap
 from attnprobe.formats.conversion import convert
 from attnprobe.formats.records import INCEPTION, Converted, Format
-from attnprobe.types import FormatError
 
 __all__ = ["FORMATS", "Converted", "Format", "Weights", "convert", "identify", "unwrap"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attnprobe.types import FormatError
+from attnprobe.errors import FormatError
 
 if TYPE_CHECKING:
     from torch import Tensor

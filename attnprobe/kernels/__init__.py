@@ -4,9 +4,10 @@
 its place here when the device has one.
 """
 
+from attnprobe.errors import AttnprobeError
 from attnprobe.kernels import blocked, reference
 from attnprobe.tensors import AttentionInputs, AttentionStats
-from attnprobe.types import AttnprobeError, MetricOptions
+from attnprobe.types import MetricOptions
 
 IMPLEMENTATIONS = ("auto", "blocked", "reference")
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnprobe.errors import AttnprobeError
 from attnprobe.metrics import Metric
 from attnprobe.tensors import Features
-from attnprobe.types import AttnprobeError, MetricOptions
+from attnprobe.types import MetricOptions
 
 SMALLEST = 5  # images in a mini-batch: HSIC1 needs 4, leaving one out needs one more
 

@@ -9,9 +9,10 @@ import math
 
 from torch import Tensor
 
+from attnprobe.errors import AttnprobeError, GeometryError
 from attnprobe.metrics import Metric
 from attnprobe.tensors import AttentionStats
-from attnprobe.types import AttnprobeError, GeometryError, LayerInfo, MetricOptions, TokenGrid
+from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
 _UNITS = {"px": "px", "tokens": "tokens", "grid": "tokens x side", "unit": "unit square"}
 _PREFIX = {

@@ -4,9 +4,10 @@ import math
 
 from torch import Tensor
 
+from attnprobe.errors import CaptureError
 from attnprobe.metrics import Metric
 from attnprobe.tensors import AttentionStats
-from attnprobe.types import CaptureError, LayerInfo, MetricOptions, TokenGrid
+from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
 FACTOR = {"nats": 1.0, "bits": 1.0 / math.log(2.0)}
 

@@ -7,9 +7,10 @@ for all ordered pairs of heads; zero when two heads look at the same places.
 
 from torch import Tensor
 
+from attnprobe.errors import CaptureError
 from attnprobe.metrics import Metric
 from attnprobe.tensors import AttentionStats
-from attnprobe.types import CaptureError, LayerInfo, MetricOptions
+from attnprobe.types import LayerInfo, MetricOptions
 
 _WORDS = {
     "kl": "KL(a || b)",

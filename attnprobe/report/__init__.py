@@ -8,9 +8,9 @@ import os
 import tempfile
 from pathlib import Path
 
+from attnprobe.errors import OutputError
 from attnprobe.report.page import render
 from attnprobe.results import Result
-from attnprobe.types import OutputError
 
 __all__ = ["render", "report"]
 

@@ -9,13 +9,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from attnprobe.errors import ResultError
 from attnprobe.plots import MOST, NIGHT, PALETTE
 from attnprobe.report import tables
 from attnprobe.report.figures import embed
 from attnprobe.report.sections import sections
 from attnprobe.report.summary import sentences
 from attnprobe.results import Result
-from attnprobe.types import LoadLedger, ResultError
+from attnprobe.types import LoadLedger
 
 ABSENT = "\N{EN DASH}"
 HERE = Path(__file__).parent

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from attnprobe import shipped
-from attnprobe.decoding import SUFFIXES
-from attnprobe.types import ImagesError
+from attnprobe.errors import ImagesError
+from attnprobe.images.decoding import SUFFIXES
 
 LARGEST_FILE = 256 * 2**20  # bytes; no photograph is larger
 

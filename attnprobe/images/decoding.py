@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from timm.data.transforms_factory import create_transform
 
-from attnprobe.types import CheckpointSpec, ImagesError
+from attnprobe.errors import ImagesError
+from attnprobe.types import CheckpointSpec
 
 Image.init()
 # a closed list, because pillow runs other programs for some formats (EPS) whatever the suffix

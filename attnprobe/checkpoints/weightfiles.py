@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from attnprobe import metadata, unpickle
-from attnprobe.types import CheckpointError
+from attnprobe.checkpoints import metadata, unpickle
+from attnprobe.errors import CheckpointError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".ckpt", ".tar")
 _AGAIN = "download or copy the file again and compare its size and hash with the original"

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnprobe.errors import CheckpointError, PartialLoadError
 from attnprobe.formats import Converted
-from attnprobe.types import CheckpointError, LoadLedger, PartialLoadError
+from attnprobe.types import LoadLedger
 
 _SHOWN = 10
 _BLOCK = re.compile(r"^((?:layers\.\d+\.)?blocks\.\d+)\.")

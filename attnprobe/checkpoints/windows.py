@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprobe import architecture
-from attnprobe.architecture import Plan, Shapes
-from attnprobe.types import CheckpointError, FormatError, PartialLoadError
+from attnprobe.checkpoints import architecture
+from attnprobe.checkpoints.architecture import Plan, Shapes
+from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 
 
 def plan(shapes: Shapes) -> Plan:

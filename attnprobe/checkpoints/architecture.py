@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 from attnprobe.formats import Converted, Format, Weights, augreg
-from attnprobe.types import CheckpointError, FormatError, PartialLoadError
 
 # head counts that width / 64 does not give: (width, depth) -> heads
 PUBLISHED_HEADS = {(1280, 32): 16, (1408, 40): 16, (1664, 48): 16}

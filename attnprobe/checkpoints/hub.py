@@ -12,7 +12,8 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from attnprobe.types import CheckpointError, CheckpointSpec, LoadLedger
+from attnprobe.errors import CheckpointError
+from attnprobe.types import CheckpointSpec, LoadLedger
 
 SCHEME = "timm:"
 _UNTRAINED = "?pretrained=0"

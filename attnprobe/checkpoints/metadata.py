@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attnprobe.types import CheckpointError
+from attnprobe.errors import CheckpointError
 
 
 def _numbers(value: Any) -> bool:

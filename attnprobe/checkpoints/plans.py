@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from attnprobe import architecture, windows
-from attnprobe.architecture import Plan, Shapes
-from attnprobe.types import FormatError, PartialLoadError
+from attnprobe.checkpoints import architecture, windows
+from attnprobe.checkpoints.architecture import Plan, Shapes
+from attnprobe.errors import FormatError, PartialLoadError
 
 _CLIP = (
     "pre-norm ViT as in CLIP: LayerNorm eps 1e-5 and exact GELU; OpenAI's own weights use quick "

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from attnprobe import decoding, sources
-from attnprobe.types import CheckpointSpec, ImagesError
+from attnprobe.errors import ImagesError
+from attnprobe.images import decoding, sources
+from attnprobe.types import CheckpointSpec
 
 IN_FLIGHT = 8  # images a worker hands over at once
 

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from attnprobe.architecture import Plan
+from attnprobe.checkpoints.architecture import Plan
 
 _CLASSES: dict[str, Callable[..., nn.Module]] = {
     "vit": VisionTransformer,

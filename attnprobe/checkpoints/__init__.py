@@ -11,9 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attnprobe import architecture, building, catalogue, hub, ledgers, plans, weightfiles
+from attnprobe import catalogue
+from attnprobe.checkpoints import architecture, building, hub, ledgers, plans, weightfiles
+from attnprobe.errors import CheckpointError
 from attnprobe.formats import Format, convert, identify, unwrap
-from attnprobe.types import CheckpointError, CheckpointSpec, LoadLedger
+from attnprobe.types import CheckpointSpec, LoadLedger
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,6 @@ def load(
     return _load_record(record, heads, name, trust=trust)
 
 
-def inspect(source: str | Path, **options: Any) -> LoadedModel:
-    """Load a checkpoint to describe it; the same as `load`, so that it tells the truth."""
-    return load(source, **options)
-
-
 def _load_record(
     record: catalogue.CheckpointRecord, heads: int | None, name: str | None, *, trust: bool
 ) -> LoadedModel:
@@ -78,6 +75,17 @@ def _load_record(
 
 
 def _load_file(
+    path: Path, source: str, heads: int | None, name: str | None, *, trust: bool
+) -> LoadedModel:
+    try:
+        return _from_file(path, source, heads, name, trust=trust)
+    except CheckpointError as error:
+        if path.name in error.cause:
+            raise
+        raise type(error)(f"{path}: {error.cause}", error.remedy) from error
+
+
+def _from_file(
     path: Path, source: str, heads: int | None, name: str | None, *, trust: bool
 ) -> LoadedModel:
     opened = weightfiles.read(path, trust=trust)
