@@ -63,9 +63,31 @@ class TokenGrid:
         """
         return _distances(self)
 
+    def visible(self) -> np.ndarray:
+        """Which keys each query may attend to, bool [windows, n, n].
+
+        All of them, except in shifted windows that wrap around the image: there the shift
+        mask parts what is not adjacent (Liu et al. 2021, fig. 4).
+        """
+        rows, cols = self.extent
+        y = _regions(self.rows, rows, self.shift[0])
+        x = _regions(self.cols, cols, self.shift[1])
+        region = (3 * y[:, None] + x[None, :]).reshape(self.rows // rows, rows, -1, cols)
+        window = region.transpose(0, 2, 1, 3).reshape(-1, rows * cols)  # [windows, n]
+        return window[:, :, None] == window[:, None, :]
+
     def pixels_per_token(self) -> float:
         """Side of one token in input pixels (geometric mean where it is not square)."""
         return float(np.sqrt(self.patch[0] * self.patch[1]))
+
+
+def _regions(size: int, window: int, shift: int) -> np.ndarray:
+    """Label positions of a cyclically shifted side: untouched, before and after the wrap."""
+    label = np.zeros(size, dtype=int)
+    if shift:
+        label[size - window : size - shift] = 1
+        label[size - shift :] = 2
+    return label
 
 
 @lru_cache(maxsize=16)

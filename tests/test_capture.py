@@ -151,6 +151,21 @@ def test_stages_strides_and_windows_of_swin():
     assert taps.attention[2].windows == 1
 
 
+@pytest.mark.parametrize("family", ["swin", "swin v2"])
+def test_the_shift_mask_follows_from_the_grid(family):
+    model, images, _ = build(family)
+    with torch.no_grad(), capture(model) as taps:
+        model(images)
+    blocks = [block for stage in model.layers for block in stage.blocks]
+    assert any(block.attn_mask is not None for block in blocks)
+    for layer, block in zip(taps.layers, blocks, strict=True):
+        visible = torch.from_numpy(layer.grid.visible())
+        if block.attn_mask is None:
+            assert visible.all()
+        else:
+            assert torch.equal(visible, block.attn_mask == 0)
+
+
 def test_hooks_are_gone_after_an_exception():
     model, images, _ = build("vit")
     before = hooks(model)

@@ -1,6 +1,7 @@
 """Every metric has an oracle here that shares no code with it; a missing one fails."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnprobe import metrics, statistics
+from attnprobe import doctor, metrics, statistics
 from attnprobe.errors import AttnprobeError
+from attnprobe.kernels import blocked
 from attnprobe.metrics import cka as cka_module
 from attnprobe.metrics.cka import CkaAccumulator, biased_hsic, grams, hsic
 from attnprobe.metrics.distance import scale, uniform
@@ -111,6 +113,20 @@ def test_definitions_carry_a_version(name):
 def test_four_published_conventions(unit, published):
     value = uniform(GRID, MetricOptions(distance_unit=unit))
     assert value == pytest.approx(published, abs=0.06 if published > 1 else 6e-4)
+
+
+@pytest.mark.parametrize("name", ["distance", "entropy"])
+def test_uniform_value_is_what_flat_logits_measure(name):
+    grid = TokenGrid(8, 12, (4, 4), window=(4, 4), shift=(2, 1))
+    inputs = doctor.example(grid, 2, 8, windows=6, spread=0.0)
+    mask = torch.zeros(6, 1, 16, 16).masked_fill(
+        ~torch.from_numpy(grid.visible()).unsqueeze(1), float("-inf")
+    )
+    stats = blocked.attention_stats(replace(inputs, bias=mask), doctor.ALL)
+    expected = metrics.load(name).uniform(grid, MetricOptions())
+    assert getattr(stats, name).flatten().tolist() == pytest.approx([expected] * 4, rel=1e-5)
+    plain = TokenGrid(8, 12, (4, 4), window=(4, 4))
+    assert expected < metrics.load(name).uniform(plain, MetricOptions())
 
 
 def test_unknown_unit_is_refused():

@@ -6,6 +6,7 @@ with A' the attention row over patch keys and c the patch centres in input pixel
 """
 
 import math
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -50,19 +51,24 @@ def distance(stats: AttentionStats, layer: LayerInfo, options: MetricOptions) ->
     return stats.distance * scale(layer.grid, options.distance_unit)
 
 
+@lru_cache(maxsize=64)
 def uniform(grid: TokenGrid, options: MetricOptions) -> float:
-    """Return the distance of uniform attention over all keys of a row.
+    """Return the distance of attention spread evenly over all keys a query may see.
 
     >>> round(uniform(TokenGrid(14, 14, (16, 16)), MetricOptions()), 2)
     116.49
     """
     kept = 1.0 if options.prefix == "renormalised" else grid.patches / grid.tokens
-    return float(grid.distances().mean()) * kept * scale(grid, options.distance_unit)
+    visible = grid.visible()
+    rows = (visible * grid.distances()).sum(-1) / visible.sum(-1)  # [windows, n]
+    return float(rows.mean()) * kept * scale(grid, options.distance_unit)
 
 
+@lru_cache(maxsize=64)
 def maximum(grid: TokenGrid, options: MetricOptions) -> float:
-    """Return the distance when every query looks only at its farthest key."""
-    return float(grid.distances().max(1).mean()) * scale(grid, options.distance_unit)
+    """Return the distance when every query looks only at its farthest visible key."""
+    farthest = (grid.visible() * grid.distances()).max(-1)  # [windows, n]
+    return float(farthest.mean()) * scale(grid, options.distance_unit)
 
 
 METRIC = Metric(

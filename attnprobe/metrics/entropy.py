@@ -1,7 +1,9 @@
 """Entropy of attention: H(q) = -sum_k A' log A', averaged over patch queries."""
 
 import math
+from functools import lru_cache
 
+import numpy as np
 from torch import Tensor
 
 from attnprobe.errors import CaptureError
@@ -19,15 +21,17 @@ def entropy(stats: AttentionStats, layer: LayerInfo, options: MetricOptions) -> 
     return stats.entropy * FACTOR[options.entropy_unit]
 
 
+@lru_cache(maxsize=64)
 def uniform(grid: TokenGrid, options: MetricOptions) -> float:
-    """Return log n, the entropy of uniform attention.
+    """Return the entropy of uniform attention: log n for the n keys a query may see.
 
     >>> round(uniform(TokenGrid(14, 14, (16, 16)), MetricOptions()), 4)
     5.2781
     """
-    keys = grid.patches if options.prefix == "renormalised" else grid.tokens
+    prefix = 0 if options.prefix == "renormalised" else grid.prefix
+    keys = grid.visible().sum(-1) + prefix  # [windows, n]
     share = grid.patches / grid.tokens if options.prefix == "excluded" else 1.0
-    return share * math.log(keys) * FACTOR[options.entropy_unit]
+    return share * float(np.log(keys).mean()) * FACTOR[options.entropy_unit]
 
 
 METRIC = Metric(
