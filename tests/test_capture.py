@@ -68,6 +68,8 @@ FAMILIES = {
 def build(family):
     """A small model of a family with every parameter random, and images for it."""
     name, arguments, size, prefix = FAMILIES[family]
+    if name not in timm.list_models(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, **arguments).eval()
     for parameter in model.parameters():

@@ -249,10 +249,12 @@ def test_usage_errors_exit_with_2(checkpoint):
 
 def test_an_interrupt_writes_nothing(tmp_path, checkpoint):
     process = subprocess.Popen(
-        [COMMAND, "analyze", "timm:vit_small_patch16_224?pretrained=0", "-o", "out"],
+        [COMMAND, "analyze", "timm:vit_large_patch16_224?pretrained=0", "-o", "out"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        # shells start background jobs with interrupts ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(4)
     process.send_signal(signal.SIGINT)
