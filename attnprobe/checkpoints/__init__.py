@@ -4,6 +4,7 @@ file -> container -> encoder's tensors -> timm's names -> plan from shapes -> mo
 tensor accounted for: a layer is either loaded from the file or the load fails by name.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from attnprobe import catalogue
 from attnprobe.checkpoints import architecture, building, hub, ledgers, plans, weightfiles
-from attnprobe.errors import CheckpointError
+from attnprobe.errors import CheckpointError, PartialLoadError
 from attnprobe.formats import Format, convert, identify, unwrap
 from attnprobe.types import CheckpointSpec, LoadLedger
 
@@ -57,7 +58,8 @@ def load(
     """
     if str(source).startswith(hub.SCHEME):
         return LoadedModel(*hub.load(str(source), name=name))
-    record = None if Path(source).exists() else catalogue.catalogue().get(str(source))
+    there = os.path.exists(source)  # noqa: PTH110 - unlike pathlib's it never raises
+    record = None if there else catalogue.catalogue().get(str(source))
     if record is None:
         return _load_file(weightfiles.locate(source), str(source), heads, name, trust=trust)
     return _load_record(record, heads, name, trust=trust)
@@ -94,13 +96,25 @@ def _from_file(
     converted = convert(weights, layout)
     _check_extent(converted.tensors, opened)
     shapes = architecture.shapes_of(converted, layout, weights, stated=opened.metadata, heads=heads)
-    plan = plans.plan(shapes)
-    module = building.build(plan)
+    plan, module = _module(shapes)
     ledger = ledgers.fill(module, converted)
     found = building.architecture_name(plan, module)
     spec = _spec(plan, layout, opened, architecture=found, notes=weights.notes)
     own_name = name or opened.metadata.get("name") or weightfiles.label(path)
     return LoadedModel(replace(spec, name=own_name, source=source), module, ledger)
+
+
+def _module(shapes: architecture.Shapes) -> tuple[architecture.Plan, nn.Module]:
+    try:
+        plan = plans.plan(shapes)
+        return plan, building.build(plan)
+    except CheckpointError:
+        raise
+    except Exception as error:  # shapes that no release has; timm fails in any way on them
+        raise PartialLoadError(
+            f"the shapes of the tensors make no transformer ({type(error).__name__}: {error})",
+            "the file was edited or is of an unknown layout: get it again",
+        ) from error
 
 
 def _spec(

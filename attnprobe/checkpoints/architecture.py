@@ -102,9 +102,20 @@ def patch_embedding(shapes: Shapes) -> tuple[int, int, tuple[int, int]]:
 
 
 def depth(names: Mapping[str, Any], prefix: str = "blocks.") -> int:
-    """Return one more than the highest block index under a prefix."""
-    pattern = re.compile(rf"^{re.escape(prefix)}(\d+)\.")
-    return 1 + max((int(match[1]) for name in names if (match := pattern.match(name))), default=-1)
+    """Return one more than the highest block index under a prefix.
+
+    Raises:
+        PartialLoadError: The index is beyond what the number of tensors allows.
+    """
+    pattern = re.compile(rf"^{re.escape(prefix)}(\d{{1,9}})\.")
+    last = max((int(match[1]) for name in names if (match := pattern.match(name))), default=-1)
+    if last >= len(names):  # building so many blocks would fill the memory
+        raise PartialLoadError(
+            f"{prefix}{last} is named, but a file of {len(names)} weights cannot hold {last} "
+            "blocks before it",
+            "the file is incomplete or was edited: get it again",
+        )
+    return 1 + last
 
 
 def ratio(hidden: int, width: int) -> float:

@@ -21,12 +21,13 @@ def fill(module: nn.Module, converted: Converted) -> LoadLedger:
 
     Raises:
         PartialLoadError: Parameters missing, tensors left over, or shapes that differ.
-        CheckpointError: Weights that are not finite.
+        CheckpointError: Weights that are not finite, dense floating-point numbers.
     """
     expected = dict(module.named_parameters())
     _check_missing(expected, converted)
     heads = _check_left_over(expected, converted)
     _check_shapes(expected, converted)
+    _check_kinds(expected, converted)
     ready = {name: _fp32(converted.tensors[name]) for name in expected}
     _check_finite(ready)
     # buffers are geometry, which the module has computed itself
@@ -58,7 +59,7 @@ def _check_missing(expected: Mapping[str, Tensor], converted: Converted) -> None
     whole = _whole_blocks(expected, missing)
     cause = f"{len(missing)} weights of the encoder are missing: {listed(missing)}"
     if whole:
-        cause = f"whole blocks are missing ({', '.join(whole)}); {cause}"
+        cause = f"whole blocks are missing ({listed(whole)}); {cause}"
     raise PartialLoadError(
         cause, "the file is incomplete or of an unknown layout: get it again, or save it whole"
     )
@@ -96,6 +97,21 @@ def _check_shapes(expected: Mapping[str, Tensor], converted: Converted) -> None:
         raise PartialLoadError(
             f"{len(wrong)} weights have a shape that the others contradict: {listed(wrong)}",
             "the file mixes two models or was edited: get it again",
+        )
+
+
+def _check_kinds(expected: Mapping[str, Tensor], converted: Converted) -> None:
+    """Refuse integers, complex numbers and sparse tensors, which are no plain weights."""
+    tensors = {converted.origin[name]: converted.tensors[name] for name in expected}
+    odd = [
+        f"{name} ({tensor.dtype}, {tensor.layout})".replace("torch.", "")
+        for name, tensor in tensors.items()
+        if not tensor.is_floating_point() or tensor.layout != torch.strided
+    ]
+    if odd:
+        raise CheckpointError(
+            f"{len(odd)} weights are not dense floating-point tensors: {listed(odd)}",
+            "save the weights dense and in floating point, before quantising or pruning",
         )
 
 

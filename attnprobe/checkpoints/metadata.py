@@ -11,6 +11,8 @@ from typing import Any
 
 from attnprobe.errors import CheckpointError
 
+LONGEST_TEXT = 300
+
 
 def _numbers(value: Any) -> bool:
     return isinstance(value, list) and all(_number(item) for item in value) and bool(value)
@@ -25,7 +27,8 @@ def _size(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str)
+    # it is printed: no control characters, no flood
+    return isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_TEXT
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {

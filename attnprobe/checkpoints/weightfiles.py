@@ -21,6 +21,7 @@ from attnprobe.errors import CheckpointError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".ckpt", ".tar")
 _AGAIN = "download or copy the file again and compare its size and hash with the original"
+_ACCESS = "check the path and its permissions"
 _DISTRUST = "do not trust this file; get it from its authors"
 
 
@@ -49,7 +50,13 @@ def locate(source: str | Path) -> Path:
     Raises:
         CheckpointError: Nothing is there, or a folder without exactly one checkpoint file.
     """
-    path = Path(source).expanduser()
+    try:
+        return _locate(Path(source).expanduser())
+    except OSError as error:
+        raise CheckpointError(f"cannot open {source}: {error.strerror}", _ACCESS) from error
+
+
+def _locate(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
@@ -104,7 +111,8 @@ def read(path: Path, *, trust: bool = False) -> Opened:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"cannot read {path}: {_first_line(error)}", _AGAIN) from error
+        remedy = _ACCESS if isinstance(error, PermissionError) else _AGAIN
+        raise CheckpointError(f"cannot read {path}: {_first_line(error)}", remedy) from error
 
 
 def _container(path: Path) -> str:

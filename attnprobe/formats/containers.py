@@ -5,7 +5,7 @@ Wrapper keys (`state_dict`, `model`, `teacher`, ...) are descended, prefixes (`m
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ WRAPPERS = (
     "student",
 )
 COPIES = ("teacher", "student", "model_ema", "state_dict_ema", "ema", "target_encoder")
+LONGEST_NAME = 300
+LARGEST_NESTING = 100_000  # mappings; far beyond any optimizer's
 _ANCHORS = (
     re.compile(r"^((?:.*\.)?)patch_embed\.proj\.(?:0\.)?weight$"),
     re.compile(r"^((?:.*/)?)embedding/kernel$"),
@@ -72,6 +74,7 @@ def unwrap(content: Any) -> Weights:
         FormatError: There are no tensors, or none that look like a transformer.
     """
     try:
+        _check_nesting(content)
         content, beside, notes = _descend(content)
         flat = dict(_flatten(content))
     except RecursionError as error:
@@ -79,11 +82,13 @@ def unwrap(content: Any) -> Weights:
             "the file's mappings are nested without end", "save model.state_dict() instead"
         ) from error
     if not flat:
-        found = ", ".join(sorted(beside)[:10]) or type(content).__name__
+        keys = ", ".join(ascii(key[:60]).strip("'") for key in sorted(beside)[:10])
+        found = keys or type(content).__name__
         raise FormatError(
             f"the file holds no named tensors (found: {found})",
             "save model.state_dict() and give that file",
         )
+    _check_names(flat)
     prefix, other_prefixes = _prefix(flat)
     tensors = {name[len(prefix) :]: t for name, t in flat.items() if name.startswith(prefix)}
     outside = {
@@ -101,9 +106,9 @@ def _descend(content: Any) -> tuple[Any, frozenset[str], tuple[str, ...]]:
     beside: set[str] = set()
     notes: list[str] = []
     while isinstance(content, Mapping):
-        inner = [key for key in WRAPPERS if _holds_tensors(content.get(key))]
+        inner = [key for key in WRAPPERS if key in content and _holds_tensors(content[key])]
         beside |= {key for key in content if isinstance(key, str) and not _is_tensor(content[key])}
-        if not inner or any(_is_tensor(value) for value in content.values()):
+        if not inner or any(_is_tensor(value) for _, value in _items(content)):
             break
         copies = [key for key in inner[1:] if key in COPIES]
         if copies or inner[0] in COPIES:
@@ -119,14 +124,41 @@ def _is_tensor(value: Any) -> bool:
 
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Mapping) and any(
-        _is_tensor(item) or _holds_tensors(item) for item in value.values()
+        _is_tensor(item) or _holds_tensors(item) for _, item in _items(value)
     )
+
+
+def _items(mapping: Mapping[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """Items by the class, because a pickle can give an instance an attribute `items`."""
+    return dict.items(mapping) if isinstance(mapping, dict) else mapping.items()
+
+
+def _check_nesting(content: Any) -> None:
+    """Refuse mappings that contain themselves, or each other exponentially often."""
+    left, seen = [content], 0
+    while left:
+        value, seen = left.pop(), seen + 1
+        if seen > LARGEST_NESTING:
+            raise RecursionError
+        if isinstance(value, Mapping):
+            left.extend(item for _, item in _items(value) if isinstance(item, Mapping))
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names that would flood or steer the terminal they are printed on."""
+    odd = next((name for name in names if len(name) > LONGEST_NAME or not name.isprintable()), None)
+    if odd is not None:
+        raise FormatError(
+            f"a tensor name of {len(odd)} characters that begins {odd[:60]!a}, expected "
+            f"printable text of at most {LONGEST_NAME} characters",
+            "do not trust this file; get it from its authors",
+        )
 
 
 def _flatten(content: Any, prefix: str = "") -> "Iterator[tuple[str, Tensor]]":
     if not isinstance(content, Mapping):
         return
-    for key, value in content.items():
+    for key, value in _items(content):
         if _is_tensor(value):
             yield f"{prefix}{key}", value
         elif isinstance(value, Mapping):
