@@ -1,0 +1,25 @@
+"""Photographs and a checkpoint file small enough to measure in a second."""
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(9):
+        Image.effect_noise((200, 180), 60).convert("RGB").save(folder / f"{index}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", pretrained=False, img_size=64, depth=2, num_classes=0
+    )
+    torch.save({"model": model.state_dict(), "epoch": 3}, path)
+    return path
