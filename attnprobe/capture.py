@@ -85,6 +85,13 @@ def capture(
         watcher.verify()
 
 
+@contextmanager
+def _aside(device: str) -> Iterator[None]:
+    """Measure beside the pass: unobserved, without gradients, and never in autocast's precision."""
+    with torch.no_grad(), torch._C.DisableTorchFunction(), torch.autocast(device, enabled=False):
+        yield
+
+
 class _Observe(TorchFunctionMode):
     """Shows every torch call to the watcher after it has run, unchanged."""
 
@@ -116,6 +123,7 @@ class _Watcher:
         self.on_attention, self.on_features = on_attention, on_features
         self.inside: Site | None = None
         self.pooling = False
+        self.open_blocks = 0
         self.calls: list[Call] = []
         self.reported: dict[str, LayerInfo] = {}
         self.image: tuple[int, int, int] | None = None
@@ -127,6 +135,7 @@ class _Watcher:
         for site in self.sites:
             yield site.module.register_forward_pre_hook(self._enter(site), with_kwargs=True)
             yield site.module.register_forward_hook(self._leave(site), with_kwargs=True)
+            yield site.block.register_forward_pre_hook(self._block_begun)
             yield site.block.register_forward_hook(self._block_done(site))
         for module in filter(is_pooling, self.model.modules()):
             yield module.register_forward_pre_hook(lambda *_: setattr(self, "pooling", True))
@@ -144,7 +153,12 @@ class _Watcher:
             )
 
     def verify(self) -> None:
-        """Check that every expected layer reported in the pass that just ended."""
+        """Check that every expected layer reported in the pass that just ended.
+
+        A pass that an exception ended inside a block is not judged: the exception was.
+        """
+        if self.open_blocks:
+            return
         silent = [site.name for site in self.sites if site.name not in self.reported]
         if self.image is not None and silent:
             raise CaptureError(
@@ -157,6 +171,7 @@ class _Watcher:
     def _begin(self, module: nn.Module, args: tuple) -> None:
         """Start a pass: check the last one, note the images that come in."""
         self.verify()
+        self.inside, self.pooling, self.open_blocks = None, False, 0
         images = args[0]
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise CaptureError(
@@ -194,6 +209,12 @@ class _Watcher:
                 f"{site.name} ran before any images came in", "call the whole model, not a block"
             )
         images, height, width = self.image
+        if raw.k.ndim != 4 or raw.q.shape[0] % images:
+            raise CaptureError(
+                f"{site.name} attends over keys of shape {tuple(raw.k.shape)}, not "
+                "[images x windows, heads, keys, dim]",
+                "this attention variant has no reader yet; add one in attnprobe/attention",
+            )
         _, heads, tokens, dim = raw.k.shape
         layer = LayerInfo(
             index=len(self.reported),
@@ -205,18 +226,22 @@ class _Watcher:
         )
         self.reported[site.name] = layer
         self.taps.layers.append(layer)
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with _aside(raw.q.device.type):
             self.on_attention(AttentionInputs(layer, images, *raw))
+
+    def _block_begun(self, *_: object) -> None:
+        self.open_blocks += 1
 
     def _block_done(self, site: Site) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
             del module, args
+            self.open_blocks -= 1
             x = output[0] if isinstance(output, tuple) else output
             layer = self.reported.get(site.name)
             if layer is None:
                 return
             images = self.image[0] if self.image else x.shape[0]
-            with torch.no_grad(), torch._C.DisableTorchFunction():
+            with _aside(x.device.type):
                 self.on_features(
                     Features(layer, images, x.detach().reshape(images, -1, x.shape[-1]))
                 )

@@ -73,7 +73,13 @@ class Measurement:
             raise AttnprobeError("no metric was asked for", f"choose from: {metrics.names()}")
         check_options(options)
         kernels.choose(options, kernel)
-        found = tuple(metrics.load(name) for name in names)
+        found = tuple(metrics.load(name) for name in dict.fromkeys(names))
+        by_weights = [metric.name for metric in found if metric.needs == "weights"]
+        if options.average == "attention" and by_weights:
+            raise AttnprobeError(
+                f"{by_weights[0]} has no meaning on attention averaged over images",
+                "leave it out, or average the statistic",
+            )
         measured = Measurement(found, options, kernel)
         measured._features = {m.name: m.start(options) for m in found if m.start}
         return measured
@@ -142,16 +148,28 @@ class Measurement:
             }
         for layer, array in layers.items():
             _check_finite(metric.name, layer, array)
+            if self._per_image(metric) and len(array) != len(self.ids):
+                raise AttnprobeError(
+                    f"{metric.name} of layer {layer} has {len(array)} values for "
+                    f"{len(self.ids)} images",
+                    "report this as a defect",
+                )
         return Values(
             metric=metric.name,
             axes=metric.axes,
             unit=metric.unit(self.options),
-            definition=metric.definition(self.options),
+            definition=self._definition(metric),
             layers=layers,
             uniform=self._per_grid(metric.uniform),
             statistic=statistics.cka if metric.name == "cka" else statistics.identity,
             per_image=self._per_image(metric),
         )
+
+    def _definition(self, metric: Metric) -> str:
+        words = metric.definition(self.options)
+        if metric.needs == "stats" and self.options.average == "attention":
+            return f"of the attention averaged over images first; {words}"
+        return words
 
     def _per_image(self, metric: Metric) -> bool:
         if metric.needs == "features":

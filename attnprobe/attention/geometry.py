@@ -58,7 +58,7 @@ def _plain_grid(model: nn.Module, name: str, image: tuple[int, int]) -> TokenGri
         raise GeometryError(
             f"cannot place the tokens of {name}: {type(model).__name__} has no convolutional "
             "patch embedding",
-            "measure entropy and head_kl only, or add a geometry for this model",
+            "add its geometry in attnprobe/attention/geometry.py",
         )
     step: tuple[int, int] = (int(projection.stride[0]), int(projection.stride[1]))
     kernel = projection.kernel_size
@@ -84,17 +84,12 @@ def _window_grid(model: Any, name: str, block: Any, image: tuple[int, int]) -> T
     reduction = model.feature_info[stage_of(name)]["reduction"]
     rows, cols = block.input_resolution
     window = tuple(block.window_size)
-    if rows * reduction != image[0] or cols * reduction != image[1]:
+    if rows % window[0] or cols % window[1] or (rows * reduction, cols * reduction) != image:
         raise GeometryError(
-            f"{name} expects a {rows * reduction} x {cols * reduction} image, got "
-            f"{image[0]} x {image[1]}",
-            "use the input size the checkpoint expects",
-        )
-    if rows % window[0] or cols % window[1]:
-        raise GeometryError(
-            f"{name}: windows of {window[0]} x {window[1]} do not tile its {rows} x {cols} grid, "
-            "and the padded tokens would be counted as image",
-            "use an input size whose grid the window divides",
+            f"{name}: windows of {window[0]} x {window[1]} do not tile the grid of a "
+            f"{image[0]} x {image[1]} image at stride {reduction} ({rows} x {cols} tokens), and "
+            "padded tokens would be counted as image",
+            f"use an input size that {reduction * window[0]} divides",
         )
     return TokenGrid(
         rows,

@@ -1,5 +1,6 @@
 """Which modules of a model attend, and in which block each one lies."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
             continue
         reader = next((reader for reader in known if reader.matches(module)), None)
         if reader is not None:
-            sites.append(Site(name, module, model.get_submodule(name.rpartition(".")[0]), reader))
+            sites.append(Site(name, module, model.get_submodule(_block_of(name)), reader))
         elif _looks_like_attention(module):
             raise CaptureError(
                 f"no reader knows the attention of {name} ({type(module).__name__})",
@@ -50,10 +51,20 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
             )
     if not sites:
         raise CaptureError(
-            f"{type(model).__name__} has no attention layers to measure",
-            "give a vision transformer; convolutional networks have no attention",
+            f"{type(model).__name__} has no attention layers that attnprobe can read",
+            "give a ViT-like model, Swin or Swin V2; a convolutional network has no attention",
         )
     return sites
+
+
+def _block_of(name: str) -> str:
+    """Return the block around an attention module: its entry in the encoder's list of blocks.
+
+    >>> _block_of("blocks.0.attns.1.attn"), _block_of("layers.2.blocks.1.attn")
+    ('blocks.0', 'layers.2.blocks.1')
+    """
+    listed = re.match(r"(?:.*\.)?blocks\.\d+(?=\.)", name)
+    return listed[0] if listed else name.rpartition(".")[0]
 
 
 def is_pooling(module: nn.Module) -> bool:
