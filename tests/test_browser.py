@@ -107,10 +107,12 @@ def test_figures_offer_saving_and_zooming_but_no_upload(visit, name):
     assert page.url == before
 
 
-def test_figures_wait_until_they_are_near(visit):
-    page = visit()
-    page.locator("[data-figure=distance] .main-svg").first.wait_for()
-    assert page.locator("[data-figure=cka] .main-svg").count() == 0
+@pytest.mark.parametrize("name", ["one", "several"])
+def test_every_figure_is_drawn_without_scrolling(visit, name):
+    page = visit(name)
+    for place in page.locator("[data-figure]").all():
+        place.locator(".main-svg").first.wait_for(timeout=5000)
+    assert page.evaluate("window.scrollY") == 0
 
 
 def test_a_dot_a_head_is_on_the_screen(visit):

@@ -1,4 +1,4 @@
-// figures: drawn when they come near the screen, in the colours of the page
+// figures: near ones first, then all others while the page is idle, in the page's colours
 "use strict";
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const plots = [...document.querySelectorAll("[data-figure]")];
@@ -54,6 +54,19 @@ const watch = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "500px" });
 plots.forEach((place) => watch.observe(place));
+
+// one by one, so that scrolling stays smooth; nothing depends on being scrolled to
+const later = window.requestIdleCallback
+  ? (job) => window.requestIdleCallback(job, { timeout: 300 })
+  : (job) => setTimeout(job, 50);
+
+function drawNext() {
+  const place = plots.find((other) => !other.drawn);
+  if (!place) return;
+  watch.unobserve(place);
+  draw(place).then(() => later(drawNext));
+}
+window.addEventListener("load", () => later(drawNext));
 
 dark.addEventListener("change", repaint);
 window.addEventListener("beforeprint", () => {
