@@ -17,8 +17,6 @@ def test_summary_reads_first_and_last_layer_from_the_table():
     text = " ".join(sentences(result))
     for row in (rows.iloc[0], rows.iloc[-1]):
         assert f"{row.value:#.3g}".rstrip(".") in text
-    peak = result.tables["layer_means"].query("metric == 'head_kl'").set_index("layer").value
-    assert f"differ most in layer {peak.idxmax() + 1} " in text
     assert "3 attention layers of 3 heads were measured on 6 images" in text
 
 
@@ -27,6 +25,42 @@ def test_summary_of_one_layer_without_intervals_claims_no_more_than_it_has():
     assert "[" not in text
     assert "in the last" not in text
     assert "CKA" not in text
+
+
+def ranked(*intervals):
+    """The paragraph for entropies with these ends in successive layers."""
+    result = synthetic_result(layers=len(intervals), metrics=("entropy",))
+    means = result.tables["layer_means"]
+    means["low"], means["high"] = zip(*intervals, strict=True)
+    means["value"] = (means.low + means.high) / 2
+    return " ".join(sentences(result))
+
+
+def test_summary_ranks_layers_whose_intervals_are_disjoint():
+    text = ranked((2.0, 2.2), (4.0, 4.2), (1.0, 1.2))
+    assert "most focused in layer 3 (mean entropy 1.10 [1.00, 1.20] nats)" in text
+    assert "most spread out in layer 2 (4.10 [4.00, 4.20] nats)" in text
+
+
+def test_summary_prints_enough_digits_to_tell_ranked_layers_apart():
+    text = ranked((5.2761, 5.2769), (5.2781, 5.2783))
+    assert "layer 1 (mean entropy 5.277 [5.276, 5.277] nats)" in text
+    assert "layer 2 (5.278 [5.278, 5.278] nats)" in text
+
+
+def test_summary_ranks_no_layers_whose_intervals_meet():
+    text = ranked((5.27, 5.30), (5.28, 5.31))
+    assert "No two layers differ in mean entropy by more than their intervals." in text
+    assert "most focused" not in text
+    partly = ranked((1.0, 5.0), (4.0, 4.2), (4.5, 5.2))  # the extremes meet, layers 2 and 3 do not
+    assert "most focused" not in partly
+    assert "No two layers" not in partly
+
+
+def test_summary_without_intervals_ranks_nothing():
+    text = " ".join(sentences(synthetic_result(intervals=False)))
+    assert "most" not in text
+    assert "least" not in text
 
 
 @pytest.mark.parametrize("width", [100, 80, 60])

@@ -17,5 +17,6 @@ PLOT = Plot(
     ("distance",),
     _draw,
     caption="Small dots are heads, set apart sideways by head number; the line joins the layer "
-    "means with their 95 % interval. The dotted line is what uniform attention would give.",
+    "means with their 95 % interval. The dotted line is what uniform attention would give; "
+    "a mean at that line does not make attention uniform, which its entropy tells.",
 )

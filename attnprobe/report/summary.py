@@ -8,6 +8,8 @@ import pandas as pd
 from attnprobe.frames import known, layer_means, rows
 from attnprobe.results import Result
 
+DIGITS = (3, 4, 5, 6)  # significant ones: as few as keep two layers apart
+
 
 def sentences(result: Result) -> list[str]:
     """What was measured and the range of each metric over the layers.
@@ -30,8 +32,8 @@ def _measured(result: Result) -> Iterator[str]:
 def _means(result: Result) -> Iterator[str]:
     for metric, write in WRITERS.items():
         means = list(rows(layer_means(result, metric)))
-        if means:
-            yield write(means)
+        if means and (text := write(means)):
+            yield text
 
 
 def _distance(means: list[Any]) -> str:
@@ -50,29 +52,60 @@ def _distance(means: list[Any]) -> str:
 
 
 def _entropy(means: list[Any]) -> str:
-    low, high = _extremes(means)
-    return (
-        f"Attention is most focused in layer {low.layer + 1} (mean entropy {_near(low)} "
-        f"{low.unit}) and most spread out in layer {high.layer + 1} ({_near(high)} {high.unit})."
+    return _ranked(
+        means,
+        "Attention is most focused in layer {low} (mean entropy {low_value}) and most spread out "
+        "in layer {high} ({high_value}).",
+        "entropy",
     )
 
 
 def _diversity(means: list[Any]) -> str:
-    low, high = _extremes(means)
-    return (
-        f"The heads of a layer differ most in layer {high.layer + 1} (mean divergence "
-        f"{_near(high)} {high.unit}) and least in layer {low.layer + 1} "
-        f"({_near(low)} {low.unit})."
+    return _ranked(
+        means,
+        "The heads of a layer differ most in layer {high} (mean divergence {high_value}) and "
+        "least in layer {low} ({low_value}).",
+        "divergence between heads",
     )
 
 
 def _prefix(means: list[Any]) -> str:
-    low, high = _extremes(means)
-    return (
-        f"Patches give prefix tokens the largest share of their attention in layer "
-        f"{high.layer + 1} ({_near(high)}) and the smallest in layer {low.layer + 1} "
-        f"({_near(low)})."
+    return _ranked(
+        means,
+        "Patches give prefix tokens the largest share of their attention in layer {high} "
+        "({high_value}) and the smallest in layer {low} ({low_value}).",
+        "attention on prefix tokens",
     )
+
+
+def _ranked(means: list[Any], form: str, quantity: str) -> str:
+    """Name the lowest and the highest layer, but only if their intervals are disjoint.
+
+    Says instead that no two layers can be told apart where that is so, and nothing in between.
+    """
+    bounded = [row for row in means if not (pd.isna(row.low) or pd.isna(row.high))]
+    if len(bounded) < len(means) or len(means) < 2:
+        return ""
+    low, high = _extremes(means)
+    digits = next((n for n in DIGITS if _apart(low.high, high.low, n)), None)
+    if digits is not None:
+        return form.format(
+            low=low.layer + 1,
+            high=high.layer + 1,
+            low_value=_with_unit(low, digits),
+            high_value=_with_unit(high, digits),
+        )
+    overlap = max(row.low for row in means) <= min(row.high for row in means)
+    return f"No two layers differ in mean {quantity} by more than their intervals." * overlap
+
+
+def _apart(below: float, above: float, digits: int) -> bool:
+    """Whether two ends are in this order, also once they are rounded."""
+    return float(_short(below, digits)) < float(_short(above, digits))
+
+
+def _with_unit(row: Any, digits: int) -> str:
+    return _near(row, digits) + (f" {row.unit}" if row.unit in ("nats", "bits") else "")
 
 
 WRITERS: dict[str, Callable[[list[Any]], str]] = {
@@ -105,19 +138,20 @@ def _extremes(means: list[Any]) -> tuple[Any, Any]:
     return ordered[0], ordered[-1]
 
 
-def _near(row: Any) -> str:
+def _near(row: Any, digits: int = DIGITS[0]) -> str:
     if pd.isna(row.low) or pd.isna(row.high):
-        return _short(row.value)
-    return f"{_short(row.value)} [{_short(row.low)}, {_short(row.high)}]"
+        return _short(row.value, digits)
+    ends = f"[{_short(row.low, digits)}, {_short(row.high, digits)}]"
+    return f"{_short(row.value, digits)} {ends}"
 
 
-def _short(value: float) -> str:
-    """Three significant digits, trailing zeros kept.
+def _short(value: float, digits: int = DIGITS[0]) -> str:
+    """Some significant digits, trailing zeros kept.
 
-    >>> _short(69.0), _short(114.4)
-    ('69.0', '114')
+    >>> _short(69.0), _short(114.4), _short(5.2765, 4)
+    ('69.0', '114', '5.277')
     """
-    return f"{value:#.3g}".rstrip(".")
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def _count(number: int | str, noun: str) -> str:
