@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 
+from attnprobe.cli import main
 from tests.installed import attnprobe
 
 
@@ -75,3 +76,53 @@ def test_an_output_below_a_file_is_refused(tmp_path, checkpoint, photos):
     out = tmp_path / "file" / "run"
     done = attnprobe("analyze", checkpoint, "-i", photos, "-o", out, status=1)
     assert "cannot write" in done.stderr
+
+
+def refused(capsys, *arguments, status=2):
+    """What the command says on stderr when it refuses, in this process."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(item) for item in arguments])
+    told = capsys.readouterr().err
+    assert caught.value.code == status, told
+    return told
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trust = true", "only the command line can trust a file"),
+        ("trust = false", "only the command line can trust a file"),
+        ('config = "other.toml"', "cannot name another"),
+        ("as_json = true", "--json"),
+        ("dry_run = true", "--dry-run"),
+        ("help = true", "--help"),
+        ("batchsize = 4", "did you mean 'batch_size'"),
+        ("batch_size = [1]", "'batch_size' must be an integer, got [1]"),
+        ("[batch_size]\na = 1", "'batch_size' must be an integer, got {'a': 1}"),
+        ("batch_size = 1.5", "'batch_size' must be an integer, got 1.5"),
+        ("batch_size = true", "'batch_size' must be an integer, got True"),
+        ("limit = 2020-01-01", "'limit' must be an integer"),
+        ("limit = inf", "'limit' must be an integer, got inf"),
+        ('seed = "1"', "'seed' must be an integer, got '1'"),
+        ("overwrite = 7", "'overwrite' must be true or false, got 7"),
+        ('name = ["a"]', "'name' must be a string, got ['a']"),
+        ("metrics = 3", "'metrics' must be a string or a list of strings, got 3"),
+        ('metrics = ["cka", 3]', "'metrics' must be a string or a list of strings"),
+        ('precision = "int3"', "'precision': 'int3' is not one of"),
+        ("limit = 0", "'limit': 0 is not in the range"),
+        ("a" * 3 + " = [[[", "cannot read"),
+    ],
+)
+def test_a_config_is_checked_as_it_is_read(tmp_path, capsys, text, words):
+    (tmp_path / "c.toml").write_text(text)
+    told = refused(capsys, "analyze", "absent.pth", "--config", tmp_path / "c.toml")
+    assert words in " ".join(told.split())
+    assert "c.toml" in told
+
+
+def test_a_config_cannot_make_a_file_trusted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Bomb()}, "zipbomb.pth")
+    (tmp_path / "c.toml").write_text("trust = true\n")
+    refused(capsys, "analyze", "zipbomb.pth", "--config", "c.toml")
+    assert not (tmp_path / "exploded").exists()

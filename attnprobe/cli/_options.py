@@ -1,32 +1,15 @@
-"""Options that several commands share, and `--config`."""
+"""Options that several commands share."""
 
-import difflib
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from attnprobe.cli import _config
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Plain = click.Path(path_type=Path)
-
-
-def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
-    """Make a TOML file the defaults of the command's options."""
-    if path is None:
-        return
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot read {path}: {error}", ctx, param) from error
-    known = [item.name for item in ctx.command.params if item.name]
-    for key in settings:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise click.BadParameter(f"{path} has an unknown key {key!r}{hint}", ctx, param)
-    ctx.default_map = {**(ctx.default_map or {}), **settings}
 
 
 def compose(*decorators: Decorator) -> Decorator:
@@ -154,7 +137,7 @@ conventions = compose(
 config = click.option(
     "--config",
     type=Plain,
-    callback=_read_config,
+    callback=_config.read,
     is_eager=True,
     expose_value=False,
     help="TOML file with defaults for these options, e.g. a run's config.toml.",

@@ -54,7 +54,9 @@ def run(
         result = attnprobe.analyze(
             model, images, config=config, progress=update, command=command_line()
         )
-    run_config = {"checkpoint": checkpoint, "images": images, **result.config, **loading}
+    # a saved configuration must never let code run: trust is given by hand, each time
+    stored = {name: value for name, value in loading.items() if name != "trust"}
+    run_config = {"checkpoint": checkpoint, "images": images, **result.config, **stored}
     result = replace(result, config=run_config)
     texts = {"report.html": render([result]), "log.txt": log(result)}
     result.save(out, overwrite=overwrite, texts=texts)
