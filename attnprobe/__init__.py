@@ -13,16 +13,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnprobe.analysis import AnalysisConfig, analyze
+    from attnprobe.analysis import analyze
     from attnprobe.capture import capture
     from attnprobe.checkpoints import LoadedModel, load
     from attnprobe.errors import AttnprobeError
     from attnprobe.report import report
     from attnprobe.results import Result
+    from attnprobe.settings import AnalysisConfig
     from attnprobe.types import MetricOptions
 
 _HOMES = {
-    "AnalysisConfig": "analysis",
+    "AnalysisConfig": "settings",
     "AttnprobeError": "errors",
     "LoadedModel": "checkpoints",
     "MetricOptions": "types",

@@ -6,8 +6,9 @@ numbers become tables with intervals at the end.
 
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -17,57 +18,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnprobe import checkpoints, kernels, metrics, tabulate
+from attnprobe import checkpoints, kernels, tabulate
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.checkpoints.wrapping import wrap
-from attnprobe.errors import AttnprobeError, ImagesError
+from attnprobe.errors import ImagesError
 from attnprobe.images import ImageSet, open_images
 from attnprobe.measuring import Measurement
 from attnprobe.results import Result
-from attnprobe.types import MetricOptions, Provenance
+from attnprobe.settings import (
+    AnalysisConfig,
+    configure,
+    pick_device,
+    precision_of,
+    without_cka_of_few,
+)
+from attnprobe.types import Provenance
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class AnalysisConfig:
-    """How to measure; saved beside the result and accepted back.
-
-    Attributes:
-        metrics: Names of the metrics.
-        options: Their conventions.
-        batch_size: Images in one forward pass; 0 chooses by device.
-        limit: Largest number of images, evenly spaced over the set; None for all.
-        device: auto, cpu, cuda, cuda:1, ...
-        precision: auto, fp32, bf16 or fp16 for the forward pass; measuring is always fp32.
-        kernel: auto, blocked or reference.
-        resamples: Bootstrap draws.
-        seed: Seed of the bootstrap.
-        workers: Processes that decode images.
-    """
-
-    metrics: tuple[str, ...] = metrics.DEFAULT
-    options: MetricOptions = MetricOptions()
-    batch_size: int = 0
-    limit: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    kernel: str = "auto"
-    resamples: int = 2000
-    seed: int = 0
-    workers: int = 0
-
-    def flat(self) -> dict[str, Any]:
-        """Return every setting by name, conventions included; what `--config` reads.
-
-        >>> AnalysisConfig().flat()["distance_unit"]
-        'px'
-        """
-        settings = {**asdict(self), **asdict(self.options), "metrics": list(self.metrics)}
-        del settings["options"]
-        return settings
 
 
 def analyze(
@@ -89,7 +57,7 @@ def analyze(
         config: How to measure.
         progress: Called with images done and images in all after every batch.
         command: What to record as the command.
-        **changes: Fields of `AnalysisConfig` to set, e.g. `batch_size=4`.
+        **changes: Fields of `AnalysisConfig` or `MetricOptions` to set, e.g. `batch_size=4`.
 
     Returns:
         Tables with 95 % intervals over images, per-image samples and provenance.
@@ -104,14 +72,15 @@ def analyze(
         >>> len(result.tables["entropy"])  # 6 layers of 2 heads
         12
     """
-    config = replace(config or AnalysisConfig(), **changes)
-    if metrics is not None:
-        config = replace(config, metrics=tuple(metrics))
+    config = configure(config or AnalysisConfig(), metrics, changes)
     started = time.perf_counter()
     loaded = _loaded(model)
-    device, dtype = pick_device(config.device), _precision(config.precision)
+    device, dtype = pick_device(config.device), precision_of(config.precision)
     source = open_images(images, spec=loaded.spec, limit=config.limit)
-    measured = _measure(loaded.module.to(device), source, config, dtype=dtype, progress=progress)
+    config = without_cka_of_few(config, source.count)
+    held = next(loaded.module.parameters()).dtype
+    with _ready(loaded.module, device):
+        measured = _measure(loaded.module, source, config, dtype=dtype, progress=progress)
     provenance = Provenance(
         weights_sha256=loaded.spec.sha256,
         images_sha256=source.sha256,
@@ -120,7 +89,7 @@ def analyze(
         transform=dict(source.transform),
         versions=dict(_versions()),
         device=_device_name(device),
-        precision="fp32" if dtype is None else str(dtype).removeprefix("torch."),
+        precision=str(dtype or held).removeprefix("torch."),
         kernel=kernels.choose(config.options, config.kernel),
         seed=config.seed,
         command=command,
@@ -128,6 +97,20 @@ def analyze(
         seconds=round(time.perf_counter() - started, 3),
     )
     return _result(loaded, measured, config, provenance)
+
+
+@contextmanager
+def _ready(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put a module in eval mode on a device, and back as it was afterwards."""
+    training = [part for part in module.modules() if part.training]
+    home = next(module.parameters()).device
+    try:
+        module.eval().to(device)
+        yield
+    finally:
+        module.to(home)
+        for part in training:
+            part.training = True
 
 
 def _measure(
@@ -139,7 +122,7 @@ def _measure(
     progress: Progress | None,
 ) -> Measurement:
     """Run the forward passes; the layers report while they run."""
-    device = next(module.parameters()).device
+    device, held = next(module.parameters()).device, next(module.parameters()).dtype
     measured = Measurement.start(config.metrics, config.options, kernel=config.kernel)
     batch_size = config.batch_size or (8 if device.type == "cpu" else 64)
     with (
@@ -148,7 +131,7 @@ def _measure(
         torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None),
     ):
         for batch in source.batches(batch_size, workers=config.workers):
-            module(batch.x.to(device))
+            module(batch.x.to(device, held))
             measured.end_batch(batch.ids, taps.layers)
             if progress:
                 progress(len(measured.ids) + len(source.skipped), source.count)
@@ -195,36 +178,8 @@ def _loaded(model: LoadedModel | nn.Module | str | Path) -> LoadedModel:
     return checkpoints.load(model)
 
 
-def pick_device(name: str) -> torch.device:
-    """Return a device that works; `auto` prefers CUDA.
-
-    Raises:
-        AttnprobeError: The device does not exist or cannot be used.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise AttnprobeError(
-            f"device {name!r} cannot be used: {reason}", "choose cpu, cuda, or auto"
-        ) from error
-    return device
-
-
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _precision(name: str) -> torch.dtype | None:
-    name = "fp32" if name == "auto" else name
-    if name not in PRECISIONS:
-        raise AttnprobeError(
-            f"unknown precision {name!r}", f"choose one of: auto, {', '.join(PRECISIONS)}"
-        )
-    return PRECISIONS[name]
 
 
 @cache

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from attnprobe import kernels
-from attnprobe.analysis import pick_device
 from attnprobe.kernels import reference
 from attnprobe.metrics.distance import uniform
+from attnprobe.settings import pick_device
 from attnprobe.tensors import AttentionInputs, AttentionStats
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 

@@ -1,6 +1,6 @@
 """What one run has measured so far: fed layer by layer, asked for values at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnprobe import kernels, metrics, statistics
+from attnprobe import kernels, metrics
 from attnprobe.errors import AttnprobeError
 from attnprobe.kernels import reference
 from attnprobe.metrics import FeatureAccumulator, Metric
@@ -97,7 +97,8 @@ class Measurement:
             stats = kernels.attention_stats(inputs, want, self.options, self.kernel)
             self._keep(stats, inputs.layer, needs="stats")
         if any(metric.needs == "weights" for metric in self.metrics):
-            self._keep(_weights(inputs, self.options), inputs.layer, needs="weights")
+            for weights in _weights(inputs, self.options):
+                self._keep(weights, inputs.layer, needs="weights")
 
     def on_features(self, features: Features) -> None:
         """Hand one block output to the metrics over features."""
@@ -161,8 +162,9 @@ class Measurement:
             definition=self._definition(metric),
             layers=layers,
             uniform=self._per_grid(metric.uniform),
-            statistic=statistics.cka if metric.name == "cka" else statistics.identity,
+            statistic=metric.statistic,
             per_image=self._per_image(metric),
+            tokens=next((layer.grid.prefix_names for layer in self.layers if layer.grid), ()),
         )
 
     def _definition(self, metric: Metric) -> str:
@@ -203,12 +205,13 @@ class Measurement:
         return AttentionStats(*(None if x is None else x.unsqueeze(0).float() for x in stats))
 
 
-def _weights(inputs: AttentionInputs, options: MetricOptions) -> Tensor:
-    """Return probabilities of patch rows, float64 [images, windows, heads, n, keys]."""
+def _weights(inputs: AttentionInputs, options: MetricOptions) -> Iterator[Tensor]:
+    """Yield probabilities of patch rows, float64 [1, windows, heads, n, keys], image by image."""
     grid = inputs.layer.grid or TokenGrid(1, inputs.k.shape[2], (1, 1))
-    scores = reference.logits(inputs, slice(None))
-    weights, _ = reference.patch_rows(scores, grid, options.prefix)
-    return weights.unflatten(0, (inputs.images, inputs.windows))
+    for image in range(inputs.images):
+        window = slice(image * inputs.windows, (image + 1) * inputs.windows)
+        weights, _ = reference.patch_rows(reference.logits(inputs, window), grid, options.prefix)
+        yield weights.unsqueeze(0)
 
 
 def _check_finite(metric: str, layer: int, array: np.ndarray) -> None:

@@ -6,18 +6,13 @@ Agreement with scipy.stats.bootstrap is a test.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 MIN_IMAGES = 8  # below this an interval over images would pretend to know something
-Statistic = Callable[[np.ndarray], np.ndarray]
-
-
-def identity(means: np.ndarray) -> np.ndarray:
-    """Return the means: the statistic of every metric but CKA."""
-    return means
 
 
 def cka(hsic: np.ndarray) -> np.ndarray:
@@ -34,6 +29,26 @@ def cka(hsic: np.ndarray) -> np.ndarray:
     return np.divide(hsic, norm, out=alone, where=norm > 0)
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """What turns means over images into the reported value.
+
+    Attributes:
+        of_means: Maps means [draws, ...] to values [draws, ...].
+        min_images: Fewest images for which an interval is given.
+        largest: Bound of the value, which limits of an interval respect.
+    """
+
+    of_means: Callable[[np.ndarray], np.ndarray]
+    min_images: int = MIN_IMAGES
+    largest: float = np.inf
+
+
+MEAN = Statistic(lambda means: means)
+# with fewer images resampled self-similarities reach zero, and the ratio means nothing
+CKA = Statistic(cka, min_images=32, largest=1.0)
+
+
 @lru_cache(maxsize=4)
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
     """Return how often each image is drawn in each resample, float64 [resamples, images]."""
@@ -46,7 +61,7 @@ def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
 
 def interval(
     samples: np.ndarray,
-    statistic: Statistic = identity,
+    statistic: Statistic = MEAN,
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -56,29 +71,30 @@ def interval(
 
     Args:
         samples: Per-image values, [images, ...].
-        statistic: Maps means [draws, ...] to statistics [draws, ...].
+        statistic: The statistic.
         resamples: Bootstrap draws.
         seed: Seed of the draws; the same seed draws the same images for every table.
         confidence: Coverage of the interval.
 
     Returns:
         Lower and upper limits with the statistic's shape; NaN when there are fewer than
-        `MIN_IMAGES` images, which tables store as null.
+        the statistic asks for, which tables store as null.
     """
     images = len(samples)
     flat = samples.reshape(images, -1).astype(np.float64)
     shape = samples.shape[1:]
 
     def apply(means: np.ndarray) -> np.ndarray:
-        return statistic(means.reshape(-1, *shape)).reshape(len(means), -1)
+        return statistic.of_means(means.reshape(-1, *shape)).reshape(len(means), -1)
 
     estimate = apply(flat.mean(0, keepdims=True))[0]
-    if images < MIN_IMAGES:
+    if images < statistic.min_images:
         missing = np.full(shape, np.nan)
         return missing, missing.copy()
     draws = apply(draw_counts(images, resamples, seed) @ flat / images)
     jackknife = apply((flat.sum(0) - flat) / (images - 1))
     low, high = _bca(estimate, draws, jackknife, confidence)
+    low, high = (np.minimum(limit, statistic.largest) for limit in (low, high))
     return low.reshape(shape), high.reshape(shape)
 
 

@@ -5,7 +5,7 @@ layer, its heads summarised), so that every number a figure shows stands in a ta
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from attnprobe import statistics
 from attnprobe.types import LayerInfo
 
 COLUMNS = 64  # whose resamples stay in the cache together
-PREFIX_NAMES = {1: ("cls",), 2: ("cls", "dist")}
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Values:
         uniform: Value of uniform attention by layer, where there is one.
         statistic: What turns means over images into the value.
         per_image: Whether the rows are images; if not there are no intervals and no samples.
+        tokens: Names of prefix tokens, for values by token.
     """
 
     metric: str
@@ -39,8 +39,9 @@ class Values:
     definition: str
     layers: dict[int, np.ndarray]
     uniform: dict[int, float]
-    statistic: statistics.Statistic = statistics.identity
+    statistic: statistics.Statistic = statistics.MEAN
     per_image: bool = True
+    tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def tables(values: Iterable[Values], bootstrap: Bootstrap) -> dict[str, pd.DataF
     means: list[pd.DataFrame] = []
     for item in values:
         found[item.metric] = table(item, bootstrap)
-        if item.metric == "head_kl":
-            found["head_kl_mean"] = table(_against_others(item), bootstrap)
+        if {"head_a", "head_b"} <= set(item.axes):
+            found[f"{item.metric}_mean"] = table(_against_others(item), bootstrap)
         if "layer_a" not in item.axes:
             means.append(_layer_means(item, bootstrap))
     columns = ["metric", "layer", "value", "low", "high", "head_min", "head_max", "head_sd"]
@@ -69,12 +70,12 @@ def tables(values: Iterable[Values], bootstrap: Bootstrap) -> dict[str, pd.DataF
 
 def table(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
     """Return one tidy table: the axes, value, low, high, unit, definition."""
-    if values.statistic is statistics.identity:
+    if values.statistic is statistics.MEAN:
         samples = _flat(values)
     else:
         (samples,) = values.layers.values()
-    value = values.statistic(samples.mean(0, dtype=np.float64))
-    low, high = _interval(samples, values.statistic, bootstrap)
+    value = values.statistic.of_means(samples.mean(0, dtype=np.float64))
+    low, high = _interval(samples, values, bootstrap)
     numbers = {"value": value.ravel(), "low": low.ravel(), "high": high.ravel()}
     whole = pd.DataFrame(_index(values) | numbers)
     if {"head_a", "head_b"} <= set(values.axes):
@@ -135,19 +136,8 @@ def _index(values: Values) -> dict[str, np.ndarray]:
             parts["layer"].append(np.full(int(np.prod(shape)), layer))
     columns = {name: np.concatenate(part) for name, part in parts.items()}
     if "token" in columns:
-        names = prefix_names(next(iter(values.layers.values())).shape[-1])
-        columns["token"] = np.asarray(names)[columns["token"]]
+        columns["token"] = np.asarray(values.tokens)[columns["token"]]
     return columns
-
-
-def prefix_names(count: int) -> tuple[str, ...]:
-    """Return names of prefix tokens: CLS, distillation, or CLS and registers.
-
-    >>> prefix_names(3)
-    ('cls', 'register1', 'register2')
-    """
-    registers = tuple(f"register{index}" for index in range(1, count))
-    return PREFIX_NAMES.get(count, ("cls", *registers))
 
 
 def _flat(values: Values) -> np.ndarray:
@@ -157,29 +147,29 @@ def _flat(values: Values) -> np.ndarray:
 
 
 def _interval(
-    samples: np.ndarray, statistic: statistics.Statistic, bootstrap: Bootstrap
+    samples: np.ndarray, values: Values, bootstrap: Bootstrap
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both limits; independent columns go in pieces that fit the cache."""
+    if not values.per_image:
+        missing = np.full(samples.shape[1:], np.nan)
+        return missing, missing
     pieces = [samples]
-    if statistic is statistics.identity:
+    if values.statistic is statistics.MEAN:
         pieces = np.array_split(samples, -(-samples.shape[1] // COLUMNS), axis=1)
-    limits = [
-        statistics.interval(piece, statistic, resamples=bootstrap.resamples, seed=bootstrap.seed)
-        for piece in pieces
-    ]
+    draws = {"resamples": bootstrap.resamples, "seed": bootstrap.seed}
+    limits = [statistics.interval(piece, values.statistic, **draws) for piece in pieces]
     low, high = (np.concatenate(side, axis=-1) for side in zip(*limits, strict=True))
     return low, high
 
 
 def _against_others(values: Values) -> Values:
     """Mean divergence of each head from the other heads, [images, heads]."""
-    return Values(
-        "head_kl_mean",
-        ("layer", "head"),
-        values.unit,
-        f"mean over the other heads of {values.definition}",
-        {layer: _off_diagonal_mean(x) for layer, x in values.layers.items()},
-        {},
+    return replace(
+        values,
+        metric=f"{values.metric}_mean",
+        axes=("layer", "head"),
+        definition=f"mean over the other heads of {values.definition}",
+        layers={layer: _off_diagonal_mean(x) for layer, x in values.layers.items()},
     )
 
 
@@ -191,7 +181,7 @@ def _off_diagonal_mean(pairs: np.ndarray) -> np.ndarray:
 
 def _by_head(values: Values) -> dict[int, np.ndarray]:
     """Per-image values of each head, [images, heads]."""
-    if values.metric == "head_kl":
+    if {"head_a", "head_b"} <= set(values.axes):
         return {layer: _off_diagonal_mean(x) for layer, x in values.layers.items()}
     if "token" in values.axes:
         return {layer: x.sum(2) for layer, x in values.layers.items()}
@@ -205,7 +195,7 @@ def _layer_means(values: Values, bootstrap: Bootstrap) -> pd.DataFrame:
         for layer, samples in _by_head(values).items()
     }
     means = np.stack([heads.mean(1) for heads in by_layer.values()], axis=1)  # [images, layers]
-    low, high = _interval(means, statistics.identity, bootstrap)
+    low, high = _interval(means, values, bootstrap)
     heads = [heads.mean(0, dtype=np.float64) for heads in by_layer.values()]
     value = np.array([layer.mean() for layer in heads])
     uniform = np.array([values.uniform.get(layer, np.nan) for layer in by_layer])

@@ -24,6 +24,7 @@ class TokenGrid:
         prefix: Tokens before the patches that have no place (CLS, distillation, registers).
         window: Rows and columns of one attention window, or None for global attention.
         shift: Rows and columns by which windows are shifted; (0, 0) when they are not.
+        names: What the prefix tokens are, in order (cls, dist, register1, ...), where known.
     """
 
     rows: int
@@ -32,6 +33,12 @@ class TokenGrid:
     prefix: int = 0
     window: tuple[int, int] | None = None
     shift: tuple[int, int] = (0, 0)
+    names: tuple[str, ...] = ()
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        """One name a prefix token."""
+        return self.names or tuple(f"prefix{index + 1}" for index in range(self.prefix))
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -190,10 +197,8 @@ class MetricOptions:
     Attributes:
         distance_unit: px, tokens, grid (tokens x grid side) or unit (tokens / (side - 1)).
         entropy_unit: nats or bits.
-        prefix: renormalised (drop prefix keys, rescale the row), excluded (drop, do not
-            rescale) or included (keep; a prefix key lies at distance 0).
-        average: statistic (mean of per-image statistics) or attention (statistic of the
-            image-mean attention).
+        prefix: renormalised (drop prefix keys, rescale rows), excluded (drop) or included.
+        average: statistic (mean over images) or attention (statistic of their mean attention).
         divergence: kl, symmetric (mean of both directions) or js (Jensen-Shannon).
         cka_tokens: mean (of patches), cls, or flat (every token).
         cka_estimator: unbiased or biased.

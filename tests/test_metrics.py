@@ -193,7 +193,7 @@ def test_cka_needs_five_images():
 
 def test_token_modes():
     x = torch.arange(24.0).view(1, 4, 6)
-    features = Features(LayerInfo(0, "b", 1, 6, TokenGrid(1, 3, (1, 1), prefix=1)), 1, x)
+    features = Features(LayerInfo(0, "b", 1, 6, TokenGrid(1, 3, (1, 1), 1, names=("cls",))), 1, x)
     torch.testing.assert_close(cka_module.pool(features, "mean"), x[:, 1:].mean(1))
     torch.testing.assert_close(cka_module.pool(features, "cls"), x[:, 0])
     assert cka_module.pool(features, "flat").shape == (1, 24)

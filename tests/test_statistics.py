@@ -50,7 +50,7 @@ def test_cka_interval_contains_the_estimate():
     base = rng.normal(size=(50, 1))
     vectors = base + 0.5 * rng.normal(size=(50, 3))
     samples = vectors[:, :, None] * vectors[:, None, :]
-    low, high = statistics.interval(samples, statistics.cka)
+    low, high = statistics.interval(samples, statistics.CKA)
     value = statistics.cka(samples.mean(0))
     assert (low <= value + 1e-12).all()
     assert (high >= value - 1e-12).all()

@@ -67,7 +67,9 @@ def _plain_grid(model: nn.Module, name: str, image: tuple[int, int]) -> TokenGri
         count((side - size) / stride) + 1
         for side, size, stride in zip(image, kernel, step, strict=True)
     )
-    return TokenGrid(rows, cols, (float(step[0]), float(step[1])), prefix=_prefix(model))
+    prefix = _prefix(model)
+    patch = (float(step[0]), float(step[1]))
+    return TokenGrid(rows, cols, patch, prefix=prefix, names=_prefix_names(model, prefix))
 
 
 def _prefix(model: nn.Module) -> int:
@@ -78,6 +80,15 @@ def _prefix(model: nn.Module) -> int:
             "set num_prefix_tokens on the module",
         )
     return prefix
+
+
+def _prefix_names(model: Any, prefix: int) -> tuple[str, ...]:
+    """Return what the prefix tokens are, in timm's order, or nothing where they do not add up."""
+    names = [name for name in ("cls", "dist") if getattr(model, f"{name}_token", None) is not None]
+    registers = getattr(model, "reg_token", None)
+    if registers is not None:
+        names += [f"register{index + 1}" for index in range(registers.shape[1])]
+    return tuple(names) if len(names) == prefix else ()
 
 
 def _window_grid(model: Any, name: str, block: Any, image: tuple[int, int]) -> TokenGrid:

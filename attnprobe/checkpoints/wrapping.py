@@ -1,19 +1,31 @@
 """A module built by the user, treated like a loaded checkpoint."""
 
-import hashlib
-
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from attnprobe.checkpoints import LoadedModel
+from attnprobe.checkpoints.hub import tensors_digest
+from attnprobe.errors import CaptureError
 from attnprobe.types import CheckpointSpec, LoadLedger
+
+_SHELLS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def wrap(module: nn.Module, name: str | None = None) -> LoadedModel:
     """Return a module as it is, with the preprocessing its own configuration names.
 
-    The module is put in eval mode; its weights are hashed but not otherwise touched.
+    Its weights are hashed but not touched; a data-parallel or compiled shell is taken off.
+
+    Raises:
+        CaptureError: The module was compiled in place, so that its layers cannot be observed.
     """
+    module = getattr(module, "_orig_mod", module)
+    module = module.module if isinstance(module, _SHELLS) else module
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        raise CaptureError(
+            f"{type(module).__name__} was compiled in place, which hides its attention",
+            "give the module before .compile(), or a copy",
+        )
     config = resolve_model_data_config(module)
     architecture = (
         getattr(module, "pretrained_cfg", {}).get("architecture") or type(module).__name__
@@ -23,7 +35,7 @@ def wrap(module: nn.Module, name: str | None = None) -> LoadedModel:
         architecture=architecture,
         format="module",
         source="python",
-        sha256=fingerprint(module),
+        sha256=tensors_digest(module),
         input_size=_input_size(module, config["input_size"]),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
@@ -31,7 +43,7 @@ def wrap(module: nn.Module, name: str | None = None) -> LoadedModel:
         crop_pct=float(config["crop_pct"]),
         assumed=("the weights are whatever the module held",),
     )
-    return LoadedModel(spec, module.eval(), LoadLedger(matched=tuple(module.state_dict())))
+    return LoadedModel(spec, module, LoadLedger(matched=tuple(module.state_dict())))
 
 
 def _input_size(module: nn.Module, configured: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -40,12 +52,3 @@ def _input_size(module: nn.Module, configured: tuple[int, int, int]) -> tuple[in
     if not isinstance(built, tuple):
         return configured
     return (configured[0], int(built[0]), int(built[1]))
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Return sha256 over the names and bytes of a module's tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()

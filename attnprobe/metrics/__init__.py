@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from attnprobe import plugins
+from attnprobe.statistics import MEAN, Statistic
 from attnprobe.tensors import Features
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
@@ -50,7 +51,8 @@ class Metric:
         measure: Values of one layer of one batch, [images, *axes without layer].
         start: Fresh accumulator, for needs = features.
         uniform: The value that uniform attention has on a grid, if one exists.
-        maximum: The largest possible value on a grid, if one exists.
+        maximum: The largest possible value on a grid, if one is reported.
+        statistic: What turns means over images into the value.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Metric:
     start: Callable[[MetricOptions], FeatureAccumulator] | None = None
     uniform: Callable[[TokenGrid, MetricOptions], float] | None = None
     maximum: Callable[[TokenGrid, MetricOptions], float] | None = None
+    statistic: Statistic = MEAN
 
 
 def names() -> tuple[str, ...]:

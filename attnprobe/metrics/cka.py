@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attnprobe.errors import AttnprobeError
 from attnprobe.metrics import Metric
+from attnprobe.statistics import CKA
 from attnprobe.tensors import Features
 from attnprobe.types import MetricOptions
 
@@ -84,16 +85,18 @@ def pool(features: Features, tokens: str) -> Tensor:
     Raises:
         AttnprobeError: The layer has no CLS token, or the mode is unknown.
     """
-    prefix = features.layer.grid.prefix if features.layer.grid else 0
+    grid = features.layer.grid
+    prefix = grid.prefix if grid else 0
+    names = grid.prefix_names if grid else ()
     if tokens == "mean":
         return features.x[:, prefix:].float().mean(1)
     if tokens == "flat":
         return features.x.float().flatten(1)
-    if tokens == "cls" and prefix:
+    if tokens == "cls" and names[:1] == ("cls",):
         return features.x[:, 0].float()
     raise AttnprobeError(
-        f"CKA of {tokens!r} tokens is not defined for {features.layer.name}, which has {prefix} "
-        "prefix tokens",
+        f"CKA of {tokens!r} tokens is not defined for {features.layer.name}, whose "
+        f"prefix tokens are: {', '.join(names) or 'none'}",
         "choose mean, flat, or cls with a model that has a CLS token",
     )
 
@@ -121,7 +124,8 @@ class CkaAccumulator:
         self.waiting[index].append(pool(features, self.options.cka_tokens))
 
     def merge(self, other: "CkaAccumulator") -> None:
-        """Take over the finished and the waiting images of another device."""
+        """Take over the images of another device, after this one's."""
+        self._drain(keep=0)
         self.done += other.done
         for index, parts in enumerate(other.waiting):
             if index == len(self.waiting):
@@ -192,4 +196,5 @@ METRIC = Metric(
         f"mini-batches of {options.cka_batch}, v1"
     ),
     start=CkaAccumulator,
+    statistic=CKA,
 )

@@ -47,5 +47,4 @@ METRIC = Metric(
     want=frozenset({"entropy"}),
     measure=entropy,
     uniform=uniform,
-    maximum=uniform,
 )

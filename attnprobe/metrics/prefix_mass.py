@@ -32,5 +32,4 @@ METRIC = Metric(
     want=frozenset({"prefix_mass"}),
     measure=prefix_mass,
     uniform=uniform,
-    maximum=lambda grid, options: 1.0,
 )

@@ -1,0 +1,119 @@
+"""How to measure: the settings of a run, checked before any work."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from attnprobe import metrics
+from attnprobe.errors import AttnprobeError
+from attnprobe.metrics.cka import SMALLEST
+from attnprobe.types import MetricOptions
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+FEWEST_RESAMPLES = 100
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """How to measure; saved beside the result and accepted back.
+
+    Attributes:
+        metrics: Names of the metrics.
+        options: Their conventions.
+        batch_size: Images in one forward pass; 0 chooses by device.
+        limit: Largest number of images, evenly spaced over the set; None for all.
+        device: auto, cpu, cuda, cuda:1, ...
+        precision: auto, fp32, bf16 or fp16 for the forward pass; measuring is always fp32.
+        kernel: auto, blocked or reference.
+        resamples: Bootstrap draws.
+        seed: Seed of the bootstrap.
+        workers: Processes that decode images.
+    """
+
+    metrics: tuple[str, ...] = metrics.DEFAULT
+    options: MetricOptions = MetricOptions()
+    batch_size: int = 0
+    limit: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    kernel: str = "auto"
+    resamples: int = 2000
+    seed: int = 0
+    workers: int = 0
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by name, conventions included; what `--config` reads.
+
+        >>> AnalysisConfig().flat()["distance_unit"]
+        'px'
+        """
+        settings = {**asdict(self), **asdict(self.options), "metrics": list(self.metrics)}
+        del settings["options"]
+        return settings
+
+
+def configure(
+    config: AnalysisConfig, chosen: Iterable[str] | None, changes: dict[str, Any]
+) -> AnalysisConfig:
+    """Return a configuration with other metrics and other fields, conventions among them.
+
+    Raises:
+        AttnprobeError: There are too few bootstrap draws.
+    """
+    known = {item.name for item in fields(MetricOptions)}
+    options = {name: changes.pop(name) for name in known & set(changes)}
+    config = replace(config, **changes)
+    config = replace(config, options=replace(config.options, **options))
+    if chosen is not None:
+        config = replace(config, metrics=(chosen,) if isinstance(chosen, str) else tuple(chosen))
+    if config.resamples < FEWEST_RESAMPLES:
+        raise AttnprobeError(
+            f"{config.resamples} bootstrap draws are too few", f"use {FEWEST_RESAMPLES} or more"
+        )
+    return config
+
+
+def without_cka_of_few(config: AnalysisConfig, images: int) -> AnalysisConfig:
+    """Leave CKA out where nobody asked for it by name and there are too few images for it."""
+    if config.metrics != AnalysisConfig.metrics or images >= SMALLEST:
+        return config
+    warnings.warn(
+        f"cka was left out: it needs {SMALLEST} images or more, got {images}", stacklevel=3
+    )
+    return replace(config, metrics=tuple(name for name in config.metrics if name != "cka"))
+
+
+def pick_device(name: str) -> torch.device:
+    """Return a device that works; `auto` prefers CUDA.
+
+    Raises:
+        AttnprobeError: The device does not exist or cannot be used.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise AttnprobeError(
+            f"device {name!r} cannot be used: {reason}", "choose cpu, cuda, or auto"
+        ) from error
+    return device
+
+
+def precision_of(name: str) -> torch.dtype | None:
+    """Return the type of the forward pass, or None to run it as the weights are.
+
+    Raises:
+        AttnprobeError: The precision is unknown.
+    """
+    name = "fp32" if name == "auto" else name
+    if name not in PRECISIONS:
+        raise AttnprobeError(
+            f"unknown precision {name!r}", f"choose one of: auto, {', '.join(PRECISIONS)}"
+        )
+    return PRECISIONS[name]
