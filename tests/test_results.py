@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -63,6 +64,70 @@ def test_a_file_in_the_way_is_refused(tmp_path):
         synthetic_result().save(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("self", "link"),  # python 3.13 resolves it to itself, older ones say loop
+        ("n" * 300, "name too long"),
+        ("a/" + "n" * 300 + "/b", "name too long"),
+        ("nul\0", "null"),
+        ("/", "root"),
+        ("file/run", "[Nn]ot a directory"),
+    ],
+)
+def test_impossible_folders_are_refused_before_the_work(tmp_path, name, message):
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "file").write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match=f"(?i){message}|loop"):
+        results.check_output(tmp_path / name, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", [".", "new", "a/b/c", "a/../run", "link"])
+def test_every_spelling_of_a_folder_is_written(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if name == "link":
+        Path("link").symlink_to("target/below")
+    before = list(Path().iterdir())
+    results.check_output(name, overwrite=False)
+    assert list(Path().iterdir()) == before
+    for _ in range(2):
+        folder = synthetic_result().save(name, overwrite=True)
+        assert folder.is_absolute()
+        assert Result.load(folder).name == synthetic_result().name
+        assert not list(tmp_path.rglob(".attnprobe-*"))
+
+
+@pytest.mark.parametrize("existing", [None, "empty", "result"])
+@pytest.mark.parametrize("number", [1, 2, 5, 7])
+def test_a_failed_rename_leaves_things_as_they_were(tmp_path, monkeypatch, existing, number):
+    folder = tmp_path / "a" / "run"
+    if existing == "empty":
+        folder.mkdir(parents=True)
+    if existing == "result":
+        synthetic_result().save(folder)
+        (folder / "old").touch()
+    before, rename, calls = sorted(tmp_path.rglob("*")), Path.rename, []
+
+    def fail(self, target):
+        calls.append(target)
+        if len(calls) == number:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    renames = {None: 1, "empty": 5, "result": 6 + 5}[existing]
+    if number > renames:
+        synthetic_result().save(folder, overwrite=True)
+        assert len(calls) == renames
+        return
+    with pytest.raises(OutputError, match="Input/output"):
+        synthetic_result().save(folder, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_nothing_half_written_after_a_failure(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -95,6 +160,30 @@ def test_damaged_manifests(tmp_path, text, message):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ResultError, match=message):
         Result.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, None) for key in ("schema", "name", "config", "provenance", "model", "files")),
+        ("schema", True),
+        ("name", 3),
+        ("model", []),
+        ("provenance", {"images": "many"}),
+        ("provenance", {"skipped": [3]}),
+        ("files", {"tables": ["images", "layer_means"]}),
+        ("files", {"tables": [3]}),
+        ("files", {"tables": "layers"}),
+    ],
+)
+def test_a_tampered_manifest_is_damaged(tmp_path, key, value):
+    folder = synthetic_result().save(tmp_path / "run")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest[key] = value
+    for content in (manifest, {name: item for name, item in manifest.items() if name != key}):
+        (folder / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(ResultError, match="damaged"):
+            Result.load(folder)
 
 
 def test_missing_and_damaged_tables(tmp_path):

@@ -48,7 +48,7 @@ def run(
     from attnprobe.report.page import render
     from attnprobe.results import check_output
 
-    check_output(out, overwrite=overwrite)
+    target = check_output(out, overwrite=overwrite)
     model = attnprobe.load(checkpoint, **loading)
     with progress(f"measuring {model.spec.name}") as update:
         result = attnprobe.analyze(
@@ -59,7 +59,7 @@ def run(
     run_config = {"checkpoint": checkpoint, "images": images, **result.config, **stored}
     result = replace(result, config=run_config)
     texts = {"report.html": render([result]), "log.txt": log(result)}
-    result.save(out, overwrite=overwrite, texts=texts)
+    result.save(target, overwrite=overwrite, texts=texts)
     show(result, out, as_json=as_json)
     return EXIT_PARTIAL if result.provenance.skipped else 0
 
