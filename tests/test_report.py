@@ -229,6 +229,15 @@ def test_reports_never_import_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
+def test_the_geometry_shows_the_largest_distance_beside_the_uniform_one():
+    result = synthetic_result(layers=2)
+    shown = tables.geometry([result])
+    row = dict(zip(shown.columns, shown.rows[0], strict=True))
+    assert row["distance_uniform"] == result.layers.distance_uniform[0]
+    assert row["distance_max"] == result.layers.distance_max[0]
+    assert "Largest distance" in shown.headings
+
+
 def test_table_decimals_follow_the_largest_number():
     (table,) = (tables.metric_means("distance", [synthetic_result()]),)
     assert table.places[table.columns.index("uniform")] == 1  # 116.5 px

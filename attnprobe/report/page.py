@@ -13,6 +13,7 @@ from attnprobe.errors import ResultError
 from attnprobe.plots import MOST, NIGHT, PALETTE
 from attnprobe.report import tables
 from attnprobe.report.figures import embed
+from attnprobe.report.methods import paragraphs
 from attnprobe.report.sections import sections
 from attnprobe.report.summary import sentences
 from attnprobe.results import Result
@@ -49,6 +50,7 @@ def render(results: list[Result]) -> str:
             ledgers=[_ledger(result) for result in results],
             sections=parts,
             geometry=tables.geometry(results),
+            methods=_methods(results),
             definitions=list(tables.definitions(results)),
             payload=Markup(embed({"figures": drawn, "tables": longer, "night": night})),
             style=Markup(_read("page.css") + _swatches()),
@@ -61,6 +63,14 @@ def render(results: list[Result]) -> str:
 def _ledger(result: Result) -> list[tuple[str, list[str]]]:
     held = result.model.get("ledger", {})
     return [(kind, list(held.get(kind, ()))) for kind in LoadLedger().counts()]
+
+
+def _methods(results: list[Result]) -> list[tuple[list[str], tuple[str, ...]]]:
+    """Methods with the names of the models they hold for; most often all of them."""
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for result in results:
+        shared.setdefault(tuple(paragraphs(result)), []).append(result.name)
+    return [(names, texts) for texts, names in shared.items()]
 
 
 def _environment() -> Environment:

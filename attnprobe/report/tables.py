@@ -37,6 +37,8 @@ HEADINGS = {
     "patch": "Token (px)",
     "window": "Window",
     "shift": "Shift",
+    "distance_uniform": "Distance if uniform",
+    "distance_max": "Largest distance",
 }
 TIMES = " \N{MULTIPLICATION SIGN} "
 ALIKE = ("value", "low", "high", "head_min", "head_max", "head_sd", "uniform")
@@ -172,7 +174,8 @@ def _sizes(layers: pd.DataFrame) -> pd.DataFrame:
         "window": joined("window_rows", "window_cols"),
         "shift": joined("shift_rows", "shift_cols"),
     }
-    return layers[keep].assign(**sizes)
+    limits = [name for name in ("distance_uniform", "distance_max") if name in layers]
+    return layers[keep].assign(**sizes, **{name: layers[name] for name in limits})
 
 
 def _shown(column: Any) -> bool:
