@@ -127,7 +127,7 @@ def _spec(
 ) -> CheckpointSpec:
     stated = opened.metadata
     mean, std = layout.normalisation
-    assumed = (*opened.notes, *notes, *plan.assumed)
+    assumed = (*opened.notes, *notes, *plan.assumed, *plans.unusual_depth(plan))
     if "mean" not in stated or "std" not in stated:
         told = f"mean {mean}, std {std}: the custom of format {layout.name}, not in the file"
         assumed = (*assumed, told)

@@ -14,6 +14,8 @@ _CLIP = (
     "GELU, so load those as timm:NAME"
 )
 
+PUBLISHED_DEPTHS = {192: 12, 384: 12, 768: 12, 1024: 24, 1280: 32}
+
 
 def plan(shapes: Shapes) -> Plan:
     """Return how to build the module that an encoder's shapes ask for."""
@@ -139,3 +141,17 @@ def _beit_side(shapes: Shapes) -> int:
 
 
 _PLANNERS = {"vit": _vit, "beit": _beit, "swin": windows.plan, "swinv2": windows.plan}
+
+
+def unusual_depth(plan: Plan) -> tuple[str, ...]:
+    """Say when a depth is not the published one of its width.
+
+    A file that lost its last blocks looks just like a shallower model, so it is said, not refused.
+    """
+    width, depth = plan.kwargs.get("embed_dim"), plan.kwargs.get("depth")
+    plain = plan.family in ("vit", "deit", "beit")
+    usual = PUBLISHED_DEPTHS.get(int(width or 0)) if plain else None
+    if usual is None or depth == usual:
+        return ()
+    told = f"{depth} blocks: published models of width {width} have {usual}; a file that lost its "
+    return (f"{told}last blocks would look the same",)
