@@ -24,7 +24,7 @@ _PREFIX = {
 
 
 def scale(grid: TokenGrid, unit: str) -> float:
-    """Return the factor from pixels to `unit`.
+    """Return the factor from pixels to `unit`; a grid's side is the root of its patch count.
 
     >>> scale(TokenGrid(14, 14, (16, 16)), "tokens")
     0.0625
