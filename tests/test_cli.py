@@ -5,9 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import pytest
 
+from attnprobe import cli as attnprobe_cli
+from attnprobe.cli import _console, _texts, main
 from tests.installed import COMMAND, attnprobe
 
 
@@ -51,11 +55,13 @@ def test_analyze_prints_a_table(checkpoint, photos, tmp_path):
 
 
 def test_json_is_alone_on_stdout(checkpoint, photos, tmp_path):
-    done = attnprobe(
-        "analyze", checkpoint, "-i", photos, "-o", tmp_path / "run", "-m", "entropy", "--json"
-    )
+    options = ("-o", tmp_path / "run", "-m", "entropy,entropy", "--json")
+    done = attnprobe("analyze", checkpoint, "-i", photos, *options)
     found = json.loads(done.stdout)
     assert found["images"] == 9
+    assert found["assumed"]
+    assert all(f"assumed: {line}\n" in done.stderr for line in found["assumed"])
+    assert not done.stderr.startswith("\n")
     assert {row["metric"] for row in found["layer_means"]} == {"entropy"}
 
 
@@ -92,6 +98,46 @@ def test_report_is_drawn_again(run_folder, tmp_path):
 def test_lists(kind):
     rows = json.loads(attnprobe("list", kind, "--json").stdout)
     assert len({row["name"] for row in rows}) == len(rows) >= 5
+
+
+def test_names_to_copy_are_whole_at_any_width(monkeypatch, capsys):
+    known = json.loads(attnprobe("list", "checkpoints", "--json").stdout)
+    for columns in ("40", "100", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        with pytest.raises(SystemExit):
+            main(["list", "checkpoints"])
+        lines = capsys.readouterr().out.splitlines()
+        for row in known:
+            assert any({row["name"], row["source"]} <= set(line.split()) for line in lines)
+    assert max(map(len, lines)) > 100 or "architecture" not in lines[1]
+
+
+@pytest.mark.filterwarnings("always")
+def test_warnings_are_one_line_without_a_place(capsys, monkeypatch):
+    def doubtful(*_, **__):
+        warnings.warn("doubtful\nnumber", UserWarning, stacklevel=1)
+
+    before = warnings.showwarning
+    monkeypatch.setattr(attnprobe_cli.attnprobe, "main", doubtful)
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().err == "warning: doubtful number\n"
+    assert warnings.showwarning is before
+
+
+def test_a_label_is_no_markup_and_nothing_is_left_of_the_bar(capsys):
+    with _console.progress("measuring [/] [red]{x}") as update:
+        update(1, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_default_folders_are_one_safe_part():
+    for text in ("a/b", "..", ".", "", "é" * 300, "x\0\n\x1b[0m", "\udcff", "a\\b", "/", "[/]"):
+        for found in (_texts.folder_name(text, "w/c.pth"), _texts.folder_name(None, text)):
+            assert Path(found).parts == (found,)
+            assert found.isprintable()
+            assert found not in ("..", ".")
+            assert len(found.encode()) <= 80
 
 
 def test_doctor_is_content():

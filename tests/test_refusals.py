@@ -126,3 +126,24 @@ def test_a_config_cannot_make_a_file_trusted(tmp_path, capsys, monkeypatch):
     (tmp_path / "c.toml").write_text("trust = true\n")
     refused(capsys, "analyze", "zipbomb.pth", "--config", "c.toml")
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-o", ""),
+        ("-o", "\udcff"),
+        ("--name", "\udcff"),
+        ("--name", "a\nb"),
+        ("--name", "\x1b[31m"),
+        ("--name", "n" * 201),
+        ("--seed", "-1"),
+        ("--resamples", "99"),
+        ("--resamples", "100001"),
+        ("-m", "cka,"),
+    ],
+)
+def test_unusable_values_are_usage_errors_that_name_the_option(capsys, arguments):
+    assert f"'{arguments[0]}'" in refused(capsys, "analyze", "absent.pth", *arguments).replace(
+        "' / '--out'", "'"
+    ).replace("' / '--metrics'", "'")

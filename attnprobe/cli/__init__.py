@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 partial result, 130 interrupted.
 """
 
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -39,6 +40,13 @@ def attnprobe() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every failure becomes one message and an exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        status = _status(arguments)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _status(arguments: list[str] | None) -> Any:
     try:
         status: Any = attnprobe.main(arguments, standalone_mode=False)
     except click.exceptions.Abort:
@@ -54,7 +62,12 @@ def main(arguments: list[str] | None = None) -> None:
         status = _say(f"error: {error}", EXIT_FAILURE)
     except BrokenPipeError:
         status = EXIT_FAILURE
-    sys.exit(status if isinstance(status, int) else 0)
+    return status
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning on one line, without its place in the source."""
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _say(text: str, status: int) -> int:

@@ -38,7 +38,7 @@ def records(frame: Any) -> list[dict[str, Any]]:
 
 @contextmanager
 def progress(label: str) -> "Iterator[Callable[[int, int], None]]":
-    """Show images done, rate and time left on stderr; yields `update(done, total)`."""
+    """Show images done, rate and time left on a terminal; yields `update(done, total)`."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -48,13 +48,16 @@ def progress(label: str) -> "Iterator[Callable[[int, int], None]]":
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+    screen = console(stderr=True)
+    # elsewhere even a transient bar leaves a line behind
+    hidden = not screen.is_terminal
+    with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
         task = bar.add_task(label, total=None, rate="")
 
         def update(done: int, total: int) -> None:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+WHOLE = ("name", "source")  # one has to copy them
+LEAST = ("data", "architecture", "objective")  # dropped in this order where space is short
+
 
 def rows(kind: str) -> list[dict[str, Any]]:
     """Return what attnprobe knows of one kind."""
@@ -10,16 +13,37 @@ def rows(kind: str) -> list[dict[str, Any]]:
     ]()
 
 
-def table(kind: str, found: list[dict[str, Any]]) -> Any:
-    """Return the rows as a table for the terminal."""
+def show(found: list[dict[str, Any]]) -> None:
+    """Print the rows as a table whose names stay whole, so that they can be copied."""
+    from attnprobe.cli._console import console
+
+    screen = console()
+    headings = list(found[0])
+    for heading in LEAST:
+        if _width(screen, _table(found, headings)) > screen.width:
+            headings = [other for other in headings if other != heading]
+    table = _table(found, headings)
+    screen.width = max(screen.width, _width(screen, table))
+    screen.print(table)
+
+
+def _width(screen: Any, table: Any) -> int:
+    """Return the columns that a table needs to break no word."""
+    from rich.measure import Measurement
+
+    return Measurement.get(screen, screen.options.update(width=1000), table).minimum
+
+
+def _table(found: list[dict[str, Any]], headings: list[str]) -> Any:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    screen = Table(title=kind, box=box.SIMPLE_HEAD)
-    for heading in found[0]:
-        screen.add_column(heading, overflow="fold")
+    screen = Table(box=box.SIMPLE_HEAD)
+    for heading in headings:
+        screen.add_column(heading, no_wrap=heading in WHOLE, overflow="fold")
     for row in found:
-        screen.add_row(*(str(value) for value in row.values()))
+        screen.add_row(*(Text(str(row[heading])) for heading in headings))
     return screen
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from attnprobe.cli import _config
+from attnprobe.cli import _config, _texts
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Plain = click.Path(path_type=Path)
@@ -29,7 +29,7 @@ as_json = click.option(
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote.")
 loading = compose(
     click.option("--heads", type=click.IntRange(1), help="Heads, where shapes cannot tell."),
-    click.option("--name", help="Label for tables and plots."),
+    click.option("--name", callback=_texts.label, help="Label for tables and plots."),
     click.option(
         "--trust",
         is_flag=True,
@@ -49,7 +49,8 @@ measuring = compose(
         "--metrics",
         multiple=True,
         metavar="NAME",
-        help="Metric to measure; repeat for several.  [default: all five]",
+        callback=_texts.listed,
+        help="Metric to measure; for several repeat or use commas.  [default: all five]",
     ),
     click.option("--limit", type=click.IntRange(1), help="Use N images, evenly spaced."),
     click.option(
@@ -75,12 +76,18 @@ measuring = compose(
         help="Measuring kernel.",
     ),
     click.option("--workers", default=0, type=click.IntRange(0), help="Decoding processes."),
-    click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap."),
+    click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0),
+        help="Seed of the bootstrap.",
+    ),
     click.option(
         "--resamples",
         default=2000,
         show_default=True,
-        type=click.IntRange(100),
+        type=click.IntRange(100, 100_000),
         help="Bootstrap draws.",
     ),
 )
@@ -90,16 +97,23 @@ conventions = compose(
         default="px",
         show_default=True,
         type=click.Choice(["px", "tokens", "grid", "unit"]),
+        help="px: input pixels; tokens: token sides; grid: tokens times the grid side; "
+        "unit: tokens / (grid side - 1), the unit square.",
     ),
     click.option(
-        "--entropy-unit", default="nats", show_default=True, type=click.Choice(["nats", "bits"])
+        "--entropy-unit",
+        default="nats",
+        show_default=True,
+        type=click.Choice(["nats", "bits"]),
+        help="Logarithm of the entropies: natural or base 2. Divergences are in nats.",
     ),
     click.option(
         "--prefix",
         default="renormalised",
         show_default=True,
         type=click.Choice(["renormalised", "excluded", "included"]),
-        help="What happens to attention on prefix tokens.",
+        help="Attention on prefix tokens (CLS, registers): dropped and rows rescaled, dropped, "
+        "or kept.",
     ),
     click.option(
         "--average",
@@ -113,18 +127,21 @@ conventions = compose(
         default="kl",
         show_default=True,
         type=click.Choice(["kl", "symmetric", "js"]),
+        help="Between heads: KL(a || b), the mean of both directions, or Jensen-Shannon.",
     ),
     click.option(
         "--cka-tokens",
         default="mean",
         show_default=True,
         type=click.Choice(["mean", "cls", "flat"]),
+        help="What CKA compares: the mean of the patches, the CLS token, or all tokens.",
     ),
     click.option(
         "--cka-estimator",
         default="unbiased",
         show_default=True,
         type=click.Choice(["unbiased", "biased"]),
+        help="HSIC behind CKA; the biased one grows when images are few.",
     ),
     click.option(
         "--cka-batch",
@@ -134,6 +151,14 @@ conventions = compose(
         help="Images in one CKA mini-batch.",
     ),
 )
+
+
+def out(shown: str) -> Decorator:
+    """Return the option for where to write, with its default as `shown` in the help."""
+    text = f"Where to write.  [default: {shown}]"
+    return click.option("-o", "--out", metavar="PATH", callback=_texts.output, help=text)
+
+
 config = click.option(
     "--config",
     type=Plain,

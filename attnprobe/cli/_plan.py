@@ -30,6 +30,7 @@ def show(checkpoint: str, loading: dict[str, Any], *, batch: int, as_json: bool)
 def _layers_table(layers: Any) -> Any:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="attention that would be captured", box=box.SIMPLE_HEAD)
     for heading in ("layer", "module", "heads", "head dim", "grid", "window", "prefix", "stride"):
@@ -39,7 +40,7 @@ def _layers_table(layers: Any) -> Any:
         shifted = " shifted" if row.shift_rows or row.shift_cols else ""
         table.add_row(
             str(row.layer + 1),
-            row.name,
+            Text(row.name),
             str(row.heads),
             str(row.head_dim),
             f"{row.rows} x {row.cols}",

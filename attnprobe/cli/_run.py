@@ -93,12 +93,15 @@ def show(result: Any, out: Path, *, as_json: bool) -> None:
             "name": result.name,
             "images": result.provenance.images,
             "skipped": list(skipped),
+            "assumed": list(result.model["assumed"]),
             "layer_means": records(result.tables["layer_means"]),
         }
         put_json(document)
     else:
         screen = console()
         screen.print(layer_table(result, screen.width))
+    for line in result.model["assumed"]:
+        say(f"assumed: {line}")
     for line in skipped[:5]:
         say(f"skipped {line}")
     if skipped:

@@ -7,13 +7,16 @@ import click
 
 from attnprobe.cli import _options
 
+JSON = """With --json: {out, name, images, skipped, assumed, layer_means: [{metric, layer, value,
+low, high, unit, ...}]}; layers count from 0 there. Values per head are in OUT/tables."""
 
-@click.command(name="analyze")
+
+@click.command(name="analyze", epilog=JSON)
 @click.argument("checkpoint")
 @_options.measuring
 @_options.conventions
 @_options.loading
-@click.option("-o", "--out", type=_options.Plain, help="Run folder.  [default: runs/NAME]")
+@_options.out("runs/NAME")
 @_options.overwrite
 @_options.config
 @click.option("--dry-run", is_flag=True, help="Print the plan and the memory estimate, and stop.")
@@ -28,7 +31,7 @@ def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> in
     attnprobe analyze simmim_vit_base.pth -i photos/ --limit 200
     attnprobe analyze timm:vit_base_patch16_224.mae -m distance -m entropy
     """
-    from attnprobe.cli import _plan, _run
+    from attnprobe.cli import _plan, _run, _texts
 
     as_json, overwrite = values.pop("as_json"), values.pop("overwrite")
     loading = {name: values.pop(name) for name in ("heads", "name", "trust")}
@@ -36,7 +39,7 @@ def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> in
     config = _run.settings(values)
     if dry_run:
         return _plan.show(checkpoint, loading, batch=config.batch_size or 8, as_json=as_json)
-    target = out or Path("runs") / (loading["name"] or Path(checkpoint.replace(":", "-")).stem)
+    target = out or Path("runs", _texts.folder_name(loading["name"], checkpoint))
     return _run.run(
         checkpoint,
         images,

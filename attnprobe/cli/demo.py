@@ -7,20 +7,14 @@ import click
 from attnprobe.cli import _options
 
 CHECKPOINT = "vit_tiny_cifar10_supervised"
+FOLDER = "attnprobe-demo"
 
 
 @click.command(name="demo")
-@click.option(
-    "-o",
-    "--out",
-    type=_options.Plain,
-    default=Path("attnprobe-demo"),
-    show_default=True,
-    help="Run folder.",
-)
+@_options.out(FOLDER)
 @_options.overwrite
 @_options.as_json
-def command(out: Path, *, overwrite: bool, as_json: bool) -> int:
+def command(out: Path | None, *, overwrite: bool, as_json: bool) -> int:
     """Measure what ships in the box.
 
     The bundled checkpoint on the bundled images; no network, under a minute.
@@ -32,7 +26,7 @@ def command(out: Path, *, overwrite: bool, as_json: bool) -> int:
         CHECKPOINT,
         "bundled",
         AnalysisConfig(),
-        out=out,
+        out=out or Path(FOLDER),
         overwrite=overwrite,
         as_json=as_json,
         loading={},

@@ -18,11 +18,11 @@ def command(kind: str, *, as_json: bool) -> int:
     attnprobe list metrics --json
     """
     from attnprobe.cli import _listing
-    from attnprobe.cli._console import console, put_json
+    from attnprobe.cli._console import put_json
 
     rows = _listing.rows(kind)
     if as_json:
         put_json(rows)
     else:
-        console().print(_listing.table(kind, rows))
+        _listing.show(rows)
     return 0

@@ -9,7 +9,7 @@ from attnprobe.cli import _options
 
 @click.command(name="report")
 @click.argument("run", type=_options.Plain)
-@click.option("-o", "--out", type=_options.Plain, help="Page to write.  [default: RUN/report.html]")
+@_options.out("RUN/report.html")
 @_options.overwrite
 def command(run: Path, out: Path | None, *, overwrite: bool) -> int:
     """Write the page of a saved RUN folder again.

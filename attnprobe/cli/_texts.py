@@ -1,0 +1,61 @@
+"""What people type that becomes a label, a folder or a list: refused or made safe."""
+
+import re
+from pathlib import Path
+
+import click
+
+LONGEST_NAME = 200
+LONGEST_FOLDER = 80  # bytes; file systems take 255
+
+
+def label(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a label that a line of a table cannot show."""
+    if value is None:
+        return None
+    _check_unicode(ctx, param, value)
+    if not value.isprintable():
+        raise click.BadParameter(f"{value!r} holds control characters", ctx, param)
+    if len(value) > LONGEST_NAME:
+        raise click.BadParameter(
+            f"{len(value)} characters; at most {LONGEST_NAME} are allowed", ctx, param
+        )
+    return value
+
+
+def output(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Refuse an output path that is no text, which would be the current folder or unnameable."""
+    if value is None:
+        return None
+    _check_unicode(ctx, param, value)
+    if not value:
+        raise click.BadParameter("the path is empty", ctx, param)
+    return Path(value)
+
+
+def listed(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """Split every value at commas; a name given twice counts once."""
+    names = [name.strip() for value in values for name in value.split(",")]
+    if not all(names):
+        raise click.BadParameter("a name is empty", ctx, param)
+    return tuple(dict.fromkeys(names))
+
+
+def folder_name(name: str | None, checkpoint: str) -> str:
+    """Return one safe part of a path from a label or else from what names a checkpoint.
+
+    >>> folder_name("a/../b c", ""), folder_name(None, "weights/mae.pth"), folder_name("..", "")
+    ('a-..-b-c', 'mae', 'run')
+    """
+    text = name or Path(checkpoint.replace(":", "-")).stem
+    safe = re.sub(r"[^\w.+=-]+", "-", text).lstrip(".-")
+    return safe.encode()[:LONGEST_FOLDER].decode(errors="ignore") or "run"
+
+
+def _check_unicode(ctx: click.Context, param: click.Parameter, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(f"{value!r} is not valid UTF-8", ctx, param) from error
