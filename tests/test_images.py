@@ -9,6 +9,7 @@ import pytest
 import torch
 from photographs import NAMES, SPEC, bomb, drain, encode, photograph, write_folder, write_source
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision.transforms import functional as vision
 
 from attnprobe.errors import ImagesError
@@ -73,6 +74,32 @@ def test_a_tensor_is_taken_as_it_is(convert):
 def test_a_tensor_that_does_not_fit_is_refused(tensor):
     with pytest.raises(ImagesError, match=r"expected preprocessed floats \[n, 3, 32, 32\]"):
         open_images(tensor, spec=SPEC)
+
+
+def test_a_list_of_tensors_is_one_tensor():
+    values = torch.randn(3, 3, 32, 32)
+    for rows in (list(values), tuple(values.numpy())):
+        assert torch.equal(drain(open_images(rows, spec=SPEC))[1], values)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "empty"),
+        ([torch.zeros(3, 32, 32), torch.zeros(3, 16, 16)], "differ in shape"),
+        (["a.jpg", torch.zeros(3, 32, 32)], "list of Tensor and str"),
+        (DataLoader([1, 2]), "cannot be a DataLoader"),
+        (iter(["a.jpg"]), "cannot be a list_iterator"),
+        ({"a.jpg"}, "cannot be a set"),
+        (b"a.jpg", "cannot be a bytes"),
+        (None, "cannot be a NoneType"),
+        (np.array(["a.jpg"]), "array of <U5"),
+    ],
+)
+def test_what_is_no_source_is_refused(source, message):
+    with pytest.raises(ImagesError, match=message) as caught:
+        open_images(source, spec=SPEC)
+    assert caught.value.remedy
 
 
 def test_batches_stay_full_when_images_are_broken(folder):

@@ -1,6 +1,7 @@
 """Sources: every place that can hold images gives the same tensors."""
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -70,3 +71,17 @@ def test_npz_edges_are_checked(tmp_path):
         np.savez(tmp_path / "x.npz", jpeg=np.zeros(5, np.uint8), offset=np.array(edges))
         with pytest.raises(ImagesError, match="`offset` must rise"):
             open_images(tmp_path / "x.npz", spec=SPEC)
+
+
+@pytest.mark.parametrize("size", [10**13, 2**40, 10**6])
+@pytest.mark.parametrize("name", ["jpeg", "offset"])
+def test_npz_headers_that_claim_too_much_are_refused(tmp_path, name, size):
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
+        for entry in ("jpeg", "offset"):
+            with archive.open(f"{entry}.npy", "w") as file:
+                shape = (size,) if entry == name else (2,)
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(b"\0\1")
+    with pytest.raises(ImagesError, match=rf"{name}\.npy claims {size} bytes"):
+        open_images(tmp_path / "huge.npz", spec=SPEC)

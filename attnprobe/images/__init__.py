@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from attnprobe.errors import ImagesError
-from attnprobe.images import decoding, sources
+from attnprobe.images import decoding, given, sources
 from attnprobe.types import CheckpointSpec
 
 IN_FLIGHT = 8  # images a worker hands over at once
@@ -133,7 +133,7 @@ class ImageSet:
 
 
 def open_images(
-    source: str | Path | Sequence[str | Path] | Tensor | np.ndarray,
+    source: str | Path | Sequence[str | Path | Tensor | np.ndarray] | Tensor | np.ndarray,
     *,
     spec: CheckpointSpec,
     limit: int | None = None,
@@ -144,7 +144,7 @@ def open_images(
         source: A folder (searched to the bottom, sorted by relative path), an image file, a
             list of paths, a `.txt` with one path a line (relative to it), a `.npz` of JPEG
             files (`jpeg`, `offset`), an uncompressed `.tar`, "bundled", or float images
-            [n, 3, height, width] that are preprocessed already.
+            [n, 3, height, width] (or a list of them) that are preprocessed already.
         spec: The checkpoint, which says how to preprocess.
         limit: Take only that many, evenly spaced over the source.
 
@@ -156,11 +156,12 @@ def open_images(
             f"{spec.name} expects {spec.input_size[0]} channels; images have 3",
             "choose a checkpoint for RGB images",
         )
-    if isinstance(source, Tensor | np.ndarray):
-        rows = _TensorItems(source, spec.input_size)
+    accepted = given.checked(source)
+    if isinstance(accepted, Tensor):
+        rows = _TensorItems(accepted, spec.input_size)
         steps = {"tensor": "preprocessed by the caller"}
         return ImageSet(rows, label="the tensor", transform=steps, limit=limit)
-    found = sources.find(source)
+    found = sources.find(accepted)
     transform, steps = decoding.preprocessing(spec)
     files = _FileItems(found, transform)
     return ImageSet(files, label=found.label, transform=steps, limit=limit)
@@ -199,8 +200,8 @@ class _FileItems(Dataset):
 class _TensorItems(Dataset):
     """Rows of a tensor that holds preprocessed images."""
 
-    def __init__(self, images: Tensor | np.ndarray, size: tuple[int, int, int]) -> None:
-        self.images = torch.as_tensor(images).detach()
+    def __init__(self, images: Tensor, size: tuple[int, int, int]) -> None:
+        self.images = images
         if not self.images.is_floating_point() or tuple(self.images.shape[1:]) != size:
             raise ImagesError(
                 f"expected preprocessed floats [n, {', '.join(map(str, size))}], "
