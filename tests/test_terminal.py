@@ -76,20 +76,47 @@ def test_terminal_table_fits_and_shows_every_layer(width):
     assert all(f"{value:.1f}" in text for value in means)
 
 
+def test_eighty_columns_keep_the_prefix_tokens():
+    headings = [str(c.header) for c in layer_table(synthetic_result(layers=12), 80).columns]
+    assert "Prefix\n%" in headings
+    assert "95 %\ninterval" in headings
+
+
 def test_terminal_table_drops_what_was_not_measured():
     headings = [str(c.header) for c in layer_table(synthetic_result(metrics=("cka",))).columns]
     assert headings == ["\nLayer", "CKA\nlast"]
 
 
-def test_terminal_text_is_not_markup():
+def printed(*tables):
     console = Console(width=200, record=True, file=StringIO())
-    console.print(card_table({"name": "[red]x[/red]", "parameters": 12345, "ledger": {}}))
-    console.print(layer_table(synthetic_result("[bold]m[/bold]")))
-    text = console.export_text()
-    assert "[red]x[/red]" in text
-    assert "[bold]m[/bold]" in text
-    assert "12,345" in text
-    assert "0 matched" in text
+    for table in tables:
+        console.print(table)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("name", ["[red]x[/red]", "[/b]X", "[link=a]b", "\\[bold]", ":smile:"])
+def test_terminal_text_is_not_markup(name):
+    card = {"name": name, name: 1, "model_args": {name: name}, "assumed": [name]}
+    text = printed(card_table(card), layer_table(synthetic_result(name)))
+    assert text.count(name) == 6
+
+
+def test_card_shows_one_key_a_line_and_counts():
+    args = {"img_size": [32, 32], "class_token": True}
+    lines = printed(card_table({"parameters": 12345, "model_args": args, "ledger": {}}))
+    lines = [line.strip() for line in lines.splitlines()]
+    assert "class_token = True" in lines
+    assert any(line.endswith("img_size = 32, 32") for line in lines)
+    assert any(line.endswith("12,345") for line in lines)
+    assert any("0 matched" in line for line in lines)
+
+
+@pytest.mark.parametrize("code", [0x00, 0x07, 0x0A, 0x1B, 0x7F, 0x9B, 0x202E, 0xDCFF])
+def test_no_character_steers_the_terminal(code):
+    name = f"a{chr(code)}[2Jb"
+    text = printed(card_table({"name": name, name: [name]}), layer_table(synthetic_result(name)))
+    assert chr(code) not in text.replace("\n", "" if code == 0x0A else "\n")
+    assert text.count("a\N{REPLACEMENT CHARACTER}[2Jb") == 4
 
 
 def test_aligned_numbers_share_their_decimals():

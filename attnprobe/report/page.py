@@ -13,6 +13,7 @@ from attnprobe.errors import ResultError
 from attnprobe.plots import MOST, NIGHT, PALETTE
 from attnprobe.report import tables
 from attnprobe.report.figures import embed
+from attnprobe.report.legible import legible_result
 from attnprobe.report.methods import paragraphs
 from attnprobe.report.sections import sections
 from attnprobe.report.summary import sentences
@@ -35,6 +36,7 @@ def render(results: list[Result]) -> str:
             f"a report takes 1 to {MOST} results, not {len(results)}",
             "choose the models that matter most",
         )
+    results = [legible_result(result) for result in results]
     parts = sections(results)
     drawn = {figure.plot.name: figure.data for part in parts for figure in part.figures}
     longer = {table.key: vars(table) for part in parts for table in part.hidden}
@@ -82,7 +84,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = _number
-    environment.filters["plain"] = _plain
+    environment.filters["lines"] = _lines
     environment.filters["fact"] = _fact
     return environment
 
@@ -100,6 +102,13 @@ def _number(value: Any, places: int | None = None) -> str:
     if value is None:
         return ABSENT
     return str(value) if places is None else f"{value:.{places}f}"
+
+
+def _lines(value: Any) -> list[str]:
+    """An option as text, one line for each key of a mapping."""
+    if isinstance(value, dict) and value:
+        return [f"{key} = {_plain(item)}" for key, item in value.items()]
+    return [_plain(value)]
 
 
 def _plain(value: Any) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeGuard
 
 import pandas as pd
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attnprobe.frames import layer_means, rows
+from attnprobe.report.legible import legible, legible_result
 from attnprobe.results import Result
 from attnprobe.types import LoadLedger
 
@@ -41,16 +43,16 @@ def layer_table(result: Result, width: int = 100) -> Table:
     """One row a layer: the mean of each metric, intervals, and the range of its heads.
 
     Layers are counted from 1; quantities that were not measured have no column, and a
-    terminal narrower than the table loses the least important columns.
+    terminal narrower than the table loses space between columns, then the least important ones.
     """
+    result = legible_result(result)
     columns = _columns(result)
-    table = _layers(result, columns)
-    for rank in sorted({column.rank for column in columns} - {0}, reverse=True):
+    ranks = sorted({column.rank for column in columns}, reverse=True)
+    for most, gap in product(ranks, (1, 0)):
+        table = _layers(result, [c for c in columns if c.rank <= most], gap)
         if Console(width=ROOMY).measure(table).maximum <= width:
-            break
-        columns = [column for column in columns if column.rank < rank]
-        table = _layers(result, columns)
-    return table
+            return table
+    return _layers(result, [c for c in columns if not c.rank], 0)
 
 
 def _columns(result: Result) -> list[Column]:
@@ -61,15 +63,16 @@ def _columns(result: Result) -> list[Column]:
     return [*columns, *_last_cka(result, layers), *_prefix(result, layers)]
 
 
-def _layers(result: Result, columns: list[Column]) -> Table:
+def _layers(result: Result, columns: list[Column], gap: int) -> Table:
     images = result.provenance.images
     note = f"{images} image{'' if images == 1 else 's'}; layers are counted from 1"
     table = Table(
         title=Text(result.name, style="bold"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, gap, 0, 0),
         pad_edge=False,
+        show_edge=False,
         caption=Text(note, style="dim"),
         caption_justify="left",
     )
@@ -85,9 +88,10 @@ def card_table(model: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
+    model = legible(model)
     for key, value in model.items():
         if key not in ("ledger", "assumed"):
-            table.add_row(key.replace("_", " "), Text(_plain(value)))
+            table.add_row(Text(key.replace("_", " ")), Text("\n".join(_lines(value))))
     table.add_row("tensors", Text(_ledger(model.get("ledger", {}))))
     for text in model.get("assumed", ()):
         table.add_row("assumed", Text(str(text), style="yellow"))
@@ -169,6 +173,13 @@ def _percent(part: float | None) -> str:
 def _ledger(ledger: dict[str, Any]) -> str:
     counts = {kind: len(ledger.get(kind, ())) for kind in LoadLedger().counts()}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _lines(value: Any) -> list[str]:
+    """An entry as text, one line for each key of a mapping."""
+    if isinstance(value, dict) and value:
+        return [f"{key} = {_plain(item)}" for key, item in value.items()]
+    return [_plain(value)]
 
 
 def _plain(value: Any) -> str:
