@@ -210,6 +210,23 @@ def test_phone_width_never_scrolls_sideways(visit, name):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+def test_wide_cards_say_that_they_scroll(visit):
+    page = visit(viewport={"width": 390, "height": 800})
+    draw_all(page)
+    place = page.locator(".scroll:has([data-figure=head_kl_pairs])")
+    hint = "place => getComputedStyle(place, '::before').content"
+    assert "Scroll sideways" in place.evaluate(hint)
+    bar = page.locator("[data-figure=head_kl_pairs] .colorbar").bounding_box()
+    assert bar["x"] >= 0
+    assert bar["x"] + bar["width"] <= 390
+    assert place.evaluate("place => place.classList.contains('more')")
+    place.evaluate("place => { place.scrollLeft = place.scrollWidth; }")
+    page.wait_for_function("place => !place.classList.contains('more')", arg=place.element_handle())
+    assert "Scroll sideways" in place.evaluate(hint)
+    narrow = page.locator(".scroll:has([data-figure=distance])")
+    assert narrow.evaluate(hint) == "none"
+
+
 def test_prints_every_figure_on_white(visit):
     page = visit(color_scheme="dark")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")

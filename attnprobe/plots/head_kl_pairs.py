@@ -20,6 +20,21 @@ TABLE = "head_kl"
 ACROSS = 6
 ROW, TITLE = 156, 26  # height in pixels of a row of squares, and of a model's name
 
+# above the first column, where a narrow screen starts
+BAR = {
+    "orientation": "h",
+    "x": 0,
+    "xanchor": "left",
+    "xpad": 0,
+    "y": 1,
+    "yref": "container",
+    "yanchor": "top",
+    "lenmode": "pixels",
+    "len": 240,
+    "thickness": 12,
+    "outlinewidth": 0,
+}
+
 
 def _draw(results: list[Result]) -> go.Figure:
     style.panels(results)  # refuses too few and too many
@@ -39,14 +54,14 @@ def _draw(results: list[Result]) -> go.Figure:
         visible=False, constrain="domain", constraintoward="top", autorange="reversed"
     )
     top = max(row.value for table in tables for row in rows(table))
-    bar = {"title": {"text": unit, "font": {"size": 13}}, "thickness": 12, "outlinewidth": 0}
+    bar = {**BAR, "title": {"text": unit, "side": "right", "font": {"size": 13}}}
     figure.update_layout(
         template=style.TEMPLATE,
         annotations=titles,  # one by one, plotly takes time quadratic in their number
-        height=height + 36,
-        margin={"l": 16, "t": 24 + title, "b": 12},
+        height=height + 88,
+        margin={"l": 16, "t": 76 + title, "b": 12},
         coloraxis={"colorscale": style.SEQUENTIAL, "cmin": 0, "cmax": top, "colorbar": bar},
-        meta={"narrowest": 900, "widest": 1000},
+        meta={"narrowest": 820, "widest": 1000},
     )
     return figure
 

@@ -22,7 +22,7 @@ from attnprobe.types import LoadLedger
 
 ABSENT = "\N{EN DASH}"
 HERE = Path(__file__).parent
-SCRIPTS = ("tables.js", "figures.js")
+SCRIPTS = ("tables.js", "figures.js", "scroll.js")
 
 
 def render(results: list[Result]) -> str:
