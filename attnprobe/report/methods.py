@@ -140,8 +140,8 @@ def _prefix_mass(*_: Any) -> Iterator[str]:
 def _cka(_: Result, options: dict[str, Any]) -> Iterator[str]:
     yield (
         "Similarity of two layers is linear centred kernel alignment, CKA(a, b) = HSIC(K, L) / "
-        "√(HSIC(K, K) · HSIC(L, L)), where K and L hold the inner products between images, in a and in "
-        "b, of "
+        "√(HSIC(K, K) · HSIC(L, L)), where K and L hold the inner products between images, "
+        "in a and in b, of "
         f"{_words(TOKENS, options['cka_tokens'])} at the block's output."
     )
     if options["cka_estimator"] == "unbiased":
