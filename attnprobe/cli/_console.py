@@ -1,6 +1,7 @@
 """What commands print, and the progress bar. Messages go to stderr, results to stdout."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,16 @@ def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=100)
+    if found.is_terminal or os.environ.get("COLUMNS"):
+        return found
+    return Console(stderr=stderr, highlight=False, width=100)
 
 
 def say(text: str) -> None:
-    """Print a message for people on stderr."""
-    click.echo(text, err=True)
+    """Print a message for people on stderr; control characters in names show as such."""
+    from attnprobe.report.legible import legible
+
+    click.echo(legible(text), err=True)
 
 
 def put_json(value: Any) -> None:
