@@ -185,11 +185,9 @@ class Measurement:
 
     def _add_attention(self, inputs: AttentionInputs) -> None:
         """Sum a layer's probabilities over images, float64 [windows, heads, queries, keys]."""
-        for image in range(inputs.images):
-            window = slice(image * inputs.windows, (image + 1) * inputs.windows)
-            attention = reference.logits(inputs, window).softmax(-1)
-            total = self._attention.get(inputs.layer.index)
-            self._attention[inputs.layer.index] = attention if total is None else total + attention
+        index = inputs.layer.index
+        for scores in reference.logits_by_image(inputs):
+            self._attention[index] = self._attention.get(index, 0) + scores.softmax(-1)
 
     def _mean_attention_stats(self, layer: LayerInfo) -> AttentionStats:
         """Return the statistics of the image-mean attention, with one row for all images."""
@@ -207,10 +205,8 @@ class Measurement:
 
 def _weights(inputs: AttentionInputs, options: MetricOptions) -> Iterator[Tensor]:
     """Yield probabilities of patch rows, float64 [1, windows, heads, n, keys], image by image."""
-    grid = inputs.layer.grid or TokenGrid(1, inputs.k.shape[2], (1, 1))
-    for image in range(inputs.images):
-        window = slice(image * inputs.windows, (image + 1) * inputs.windows)
-        weights, _ = reference.patch_rows(reference.logits(inputs, window), grid, options.prefix)
+    for scores in reference.logits_by_image(inputs):
+        weights, _ = reference.patch_rows(scores, inputs.grid, options.prefix)
         yield weights.unsqueeze(0)
 
 

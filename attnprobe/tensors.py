@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from attnprobe.types import LayerInfo
+from attnprobe.types import LayerInfo, TokenGrid
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class AttentionInputs:
     def windows(self) -> int:
         """Windows of one image; 1 for global attention."""
         return self.q.shape[0] // self.images
+
+    @property
+    def grid(self) -> TokenGrid:
+        """The layer's geometry, or without one a strip on which every key counts."""
+        return self.layer.grid or TokenGrid(1, self.k.shape[2], (1, 1))
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def attention_stats(
         want: Any of distance, entropy, prefix_mass, kl.
         prefix: renormalised or included; other conventions live in `reference`.
     """
-    grid = inputs.layer.grid or TokenGrid(1, inputs.k.shape[2], (1, 1))
+    grid = inputs.grid
     layer = _prepare(inputs, grid, want=want, prefix=prefix)
     batch, heads, queries, _ = layer.q.shape
     keys = layer.k.shape[-1]

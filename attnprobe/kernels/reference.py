@@ -4,6 +4,8 @@ Every fast implementation is tested against these lines. They form whole N x N m
 one image at a time, and serve the rare conventions for which no fast path exists.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,18 @@ def logits(inputs: AttentionInputs, window: slice) -> Tensor:
     scores = inputs.scale * q @ k.transpose(-2, -1)
     if inputs.bias is None:
         return scores
-    bias = inputs.bias.double()
-    if bias.shape[0] == inputs.windows:
-        bias = bias.repeat(inputs.images, 1, 1, 1)
-    return scores + (bias if bias.shape[0] == 1 else bias[window])
+    bias = inputs.bias
+    if bias.shape[0] == inputs.windows:  # given once a window: look it up by position
+        bias = bias[torch.arange(len(inputs.q))[window] % inputs.windows]
+    elif bias.shape[0] > 1:
+        bias = bias[window]
+    return scores + bias.double()
+
+
+def logits_by_image(inputs: AttentionInputs) -> Iterator[Tensor]:
+    """Yield the logits of one image after the other, [windows, heads, queries, keys]."""
+    for start in range(0, len(inputs.q), inputs.windows):
+        yield logits(inputs, slice(start, start + inputs.windows))
 
 
 def patch_rows(scores: Tensor, grid: TokenGrid, prefix: str) -> tuple[Tensor, Tensor]:
@@ -91,14 +101,12 @@ def attention_stats(
         prefix: Convention for prefix keys.
         divergence: kl or js, the quantity in the `kl` field.
     """
-    grid = inputs.layer.grid
-    if grid is None:  # no geometry: every key counts, and there is no distance
-        grid, want = TokenGrid(1, inputs.k.shape[2], (1, 1)), want - {"distance"}
-    rows = []
-    for image in range(inputs.images):
-        window = slice(image * inputs.windows, (image + 1) * inputs.windows)
-        scores = logits(inputs, window)
-        rows.append(stats_of(scores, grid, want, prefix=prefix, divergence=divergence))
+    if inputs.layer.grid is None:
+        want = want - {"distance"}
+    rows = [
+        stats_of(scores, inputs.grid, want, prefix=prefix, divergence=divergence)
+        for scores in logits_by_image(inputs)
+    ]
     fields = zip(*rows, strict=True)
     return AttentionStats(*(None if field[0] is None else torch.stack(field) for field in fields))
 
