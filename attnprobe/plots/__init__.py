@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from plotly.graph_objects import Figure
 
     from attnprobe.results import Result
 
-__all__ = ["MOST", "NIGHT", "PALETTE", "Plot", "drawable"]
+__all__ = ["MOST", "NIGHT", "PALETTE", "Plot", "drawable", "fills"]
 
 # after Okabe and Ito, sky and orange darkened to keep their contrast on white
 PALETTE = (
@@ -45,18 +46,20 @@ class Plot:
     Attributes:
         name: Public name; equal to the file name.
         title: Heading of the figure.
-        needs: Tables that a result must hold; the first one is the plot's subject.
-        draw: Draws one to eight results into one figure.
+        needs: Tables that its subject must hold; the first one is what the plot is about.
+        draw: Draws its subject into one figure.
         caption: How to read the figure, in a sentence or two.
         minimum: Fewest results for which the figure says anything.
+        of: Its subject: results (a list of one to eight), comparison, or track.
     """
 
     name: str
     title: str
     needs: tuple[str, ...]
-    draw: Callable[[list[Result]], Figure]
+    draw: Callable[[Any], Figure]
     caption: str = ""
     minimum: int = 1
+    of: str = "results"
 
 
 def drawable(plot: Plot, results: list[Result]) -> list[Result]:
@@ -65,10 +68,14 @@ def drawable(plot: Plot, results: list[Result]) -> list[Result]:
     >>> drawable(Plot("none", "Nothing", ("absent",), draw=list), [])
     []
     """
-    held = [result for result in results if all(_holds(result, need) for need in plot.needs)]
-    return held if len(held) >= plot.minimum else []
+    held = [result for result in results if fills(plot, result.tables)]
+    return held if plot.of == "results" and len(held) >= plot.minimum else []
 
 
-def _holds(result: Result, table: str) -> bool:
-    frame = result.tables.get(table)
+def fills(plot: Plot, tables: dict[str, pd.DataFrame]) -> bool:
+    """Whether every table that a plot needs is there and holds a number."""
+    return all(_holds(tables.get(need)) for need in plot.needs)
+
+
+def _holds(frame: pd.DataFrame | None) -> bool:
     return frame is not None and not frame.empty and bool(frame["value"].notna().any())

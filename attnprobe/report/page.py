@@ -15,7 +15,7 @@ from attnprobe.report import tables
 from attnprobe.report.figures import embed
 from attnprobe.report.legible import legible_result
 from attnprobe.report.methods import paragraphs
-from attnprobe.report.sections import sections
+from attnprobe.report.sections import Section, sections
 from attnprobe.report.summary import sentences
 from attnprobe.results import Result
 from attnprobe.types import LoadLedger
@@ -26,7 +26,7 @@ SCRIPTS = ("tables.js", "figures.js", "scroll.js")
 
 
 def render(results: list[Result]) -> str:
-    """The page as text.
+    """The page about results as text.
 
     Raises:
         ResultError: There are no results or more than the figures can tell apart.
@@ -37,27 +37,48 @@ def render(results: list[Result]) -> str:
             "choose the models that matter most",
         )
     results = [legible_result(result) for result in results]
-    parts = sections(results)
+    return assemble(
+        "page.html.jinja",
+        sections(results),
+        results=results,
+        title=results[0].name if len(results) == 1 else f"{len(results)} models compared",
+        **about(results),
+    )
+
+
+def about(results: list[Result]) -> dict[str, Any]:
+    """What the closing sections of a page say of the models, for `about.html.jinja`."""
+    return {
+        "summaries": [(result, sentences(result)) for result in results],
+        "ledgers": [_ledger(result) for result in results],
+        "geometry": tables.geometry(results),
+        "methods": _methods(results),
+        "definitions": list(tables.definitions(results)),
+    }
+
+
+def assemble(template: str, parts: list[Section], **words: Any) -> str:
+    """Fill a template with sections, and embed their figures, tables, style and scripts.
+
+    Args:
+        template: Name of a file beside this one.
+        parts: Sections in their order.
+        **words: What else the template names.
+    """
     drawn = {figure.plot.name: figure.data for part in parts for figure in part.figures}
     longer = {table.key: vars(table) for part in parts for table in part.hidden}
     night = dict(zip(PALETTE, NIGHT, strict=True))
     scripts = [_inert(get_plotlyjs()), *(_inert(_read(name)) for name in SCRIPTS)]
     return (
         _environment()
-        .get_template("page.html.jinja")
+        .get_template(template)
         .render(
-            results=results,
-            title=results[0].name if len(results) == 1 else f"{len(results)} models compared",
-            summaries=[(result, sentences(result)) for result in results],
-            ledgers=[_ledger(result) for result in results],
             sections=parts,
-            geometry=tables.geometry(results),
-            methods=_methods(results),
-            definitions=list(tables.definitions(results)),
             payload=Markup(embed({"figures": drawn, "tables": longer, "night": night})),
             style=Markup(_read("page.css") + _swatches()),
             scripts=[Markup(text) for text in scripts],
             policy=_policy(scripts),
+            **words,
         )
     )
 

@@ -2,7 +2,7 @@
 
 Saved as a folder that reads without torch:
 
-    config.toml manifest.json summary.csv tables/*.parquet samples/*.parquet
+    config.toml manifest.json summary.csv tables/*.parquet samples/*.parquet arrays/*.npz
 
 A run folder also holds the report and the log of the run.
 """
@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tomlkit
 
+from attnprobe import npz
 from attnprobe.errors import OutputError, ResultError
 from attnprobe.results import folders, manifest
 from attnprobe.results.folders import MANIFEST, check_output
@@ -40,6 +42,8 @@ class Result:
             over the other heads), `prefix_mass` (layer, head, token), `cka` (layer_a,
             layer_b), `layer_means` (metric, layer, value, low, high, unit, ...).
         samples: The per-image values behind the tables (image, layer, ..., value).
+        arrays: What is no table, by name and part: `grams` (see `metrics.cka`) and `maps`
+            (see `attnprobe.maps`).
         schema: Version of this layout.
     """
 
@@ -51,6 +55,7 @@ class Result:
     images: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     samples: dict[str, pd.DataFrame] = field(default_factory=dict)
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 
     def save(
@@ -110,6 +115,7 @@ def load(folder: Path) -> Result:
         }
         for kind in ("tables", "samples")
     }
+    arrays = found["files"].get("arrays", [])
     layers, images = frames["tables"].pop("layers"), frames["tables"].pop("images")
     return Result(
         name=found["name"],
@@ -120,6 +126,7 @@ def load(folder: Path) -> Result:
         images=images,
         tables=frames["tables"],
         samples=frames["samples"],
+        arrays={name: _arrays(folder / "arrays" / f"{name}.npz") for name in arrays},
         schema=found["schema"],
     )
 
@@ -131,12 +138,23 @@ def _table(path: Path) -> pd.DataFrame:
         raise ResultError(f"cannot read {path}: {error}", "run the analysis again") from error
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return npz.read(path)
+    except npz.UNREADABLE as error:
+        raise ResultError(f"cannot read {path}: {error}", "run the analysis again") from error
+
+
 def _write(result: Result, folder: Path) -> None:
     tables = {**result.tables, "layers": result.layers, "images": result.images}
     for kind, frames in (("tables", tables), ("samples", result.samples)):
         (folder / kind).mkdir()
         for name, frame in frames.items():
             frame.to_parquet(folder / kind / f"{name}.parquet", index=False)
+    if result.arrays:
+        (folder / "arrays").mkdir()
+    for name, parts in result.arrays.items():
+        np.savez_compressed(folder / "arrays" / f"{name}.npz", **parts)  # type: ignore[arg-type]
     result.tables["layer_means"].to_csv(folder / "summary.csv", index=False)
     settings = {key: value for key, value in result.config.items() if value is not None}
     _put(folder / "config.toml", tomlkit.dumps(settings))
@@ -146,7 +164,11 @@ def _write(result: Result, folder: Path) -> None:
         "config": result.config,
         "provenance": asdict(result.provenance),
         "model": result.model,
-        "files": {"tables": sorted(tables), "samples": sorted(result.samples)},
+        "files": {
+            "tables": sorted(tables),
+            "samples": sorted(result.samples),
+            "arrays": sorted(result.arrays),
+        },
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     _put(folder / MANIFEST, text + "\n")

@@ -48,7 +48,7 @@ def _check_schema(folder: Path, schema: Any) -> None:
 def _check_files(files: Any) -> None:
     """Refuse a manifest without its tables, or with names that leave the folder."""
     _check_type("files", files, dict)
-    for kind in ("tables", "samples"):
+    for kind in ("tables", "samples", "arrays"):
         for name in _texts(kind, files.get(kind, [])):
             if not name.replace("_", "").isalnum():
                 raise ValueError(f"{name!r} is no table name")
