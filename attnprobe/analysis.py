@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,7 +24,8 @@ from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.checkpoints.wrapping import wrap
 from attnprobe.errors import ImagesError
-from attnprobe.images import ImageSet, open_images
+from attnprobe.images import ImageSet, evenly_spaced, open_images
+from attnprobe.mapmaking import MapMaker
 from attnprobe.measuring import Measurement
 from attnprobe.results import Result
 from attnprobe.settings import (
@@ -33,6 +35,7 @@ from attnprobe.settings import (
     precision_of,
     without_cka_of_few,
 )
+from attnprobe.tensors import AttentionInputs
 from attnprobe.types import Provenance
 
 Progress = Callable[[int, int], None]
@@ -79,8 +82,11 @@ def analyze(
     source = open_images(images, spec=loaded.spec, limit=config.limit)
     config = without_cka_of_few(config, source.count)
     held = next(loaded.module.parameters()).dtype
+    maker = _map_maker(loaded, source, config)
     with _ready(loaded.module, device):
-        measured = _measure(loaded.module, source, config, dtype=dtype, progress=progress)
+        measured = _measure(
+            loaded.module, source, config, dtype=dtype, progress=progress, maker=maker
+        )
     provenance = Provenance(
         weights_sha256=loaded.spec.sha256,
         images_sha256=source.sha256,
@@ -96,7 +102,7 @@ def analyze(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - started, 3),
     )
-    return _result(loaded, measured, config, provenance)
+    return _result(loaded, measured, config, provenance, maker.arrays())
 
 
 @contextmanager
@@ -120,17 +126,24 @@ def _measure(
     *,
     dtype: torch.dtype | None,
     progress: Progress | None,
+    maker: MapMaker,
 ) -> Measurement:
     """Run the forward passes; the layers report while they run."""
     device, held = next(module.parameters()).device, next(module.parameters()).dtype
     measured = Measurement.start(config.metrics, config.options, kernel=config.kernel)
     batch_size = config.batch_size or (8 if device.type == "cpu" else 64)
+
+    def on_attention(inputs: AttentionInputs) -> None:
+        measured.on_attention(inputs)
+        maker.on_attention(inputs)
+
     with (
         torch.inference_mode(),
-        capture(module, measured.on_attention, measured.on_features) as taps,
+        capture(module, on_attention, measured.on_features) as taps,
         torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None),
     ):
         for batch in source.batches(batch_size, workers=config.workers):
+            maker.begin_batch(batch.ids, batch.x)
             module(batch.x.to(device, held))
             measured.end_batch(batch.ids, taps.layers)
             if progress:
@@ -140,8 +153,24 @@ def _measure(
     return measured
 
 
+def _map_maker(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig) -> MapMaker:
+    """Choose the images of which maps are kept, by number and by id."""
+    spread = evenly_spaced(source.count, config.maps) if config.maps else []
+    named = frozenset(config.map_images)
+    if absent := sorted(named - set(source.ids)):
+        raise ImagesError(
+            f"no image of {source.label} is called {absent[0]!r}",
+            f"name an image as the run's table of images does, such as {source.ids[0]!r}",
+        )
+    return MapMaker(frozenset(spread), named, loaded.spec.mean, loaded.spec.std)
+
+
 def _result(
-    loaded: LoadedModel, measured: Measurement, config: AnalysisConfig, provenance: Provenance
+    loaded: LoadedModel,
+    measured: Measurement,
+    config: AnalysisConfig,
+    provenance: Provenance,
+    taken: dict[str, np.ndarray],
 ) -> Result:
     import pandas as pd
 
@@ -159,6 +188,7 @@ def _result(
         images=pd.DataFrame({"image": range(len(measured.ids)), "id": measured.ids}),
         tables=tabulate.tables(values, bootstrap),
         samples={item.metric: tabulate.samples_table(item) for item in values if item.per_image},
+        arrays=measured.arrays() | ({"maps": taken} if taken else {}),
     )
 
 

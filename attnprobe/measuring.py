@@ -126,6 +126,13 @@ class Measurement:
         found = [self._values(metric) for metric in self.metrics]
         return [item for item in found if item.layers]
 
+    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return what metrics keep beside their values, by name."""
+        found = {}
+        for accumulator in self._features.values():
+            found |= accumulator.arrays()
+        return found
+
     def distance_maximum(self) -> dict[int, float]:
         """Return the largest possible distance of each layer that has a geometry."""
         return self._per_grid(metrics.load("distance").maximum)

@@ -31,6 +31,8 @@ class AnalysisConfig:
         resamples: Bootstrap draws.
         seed: Seed of the bootstrap.
         workers: Processes that decode images.
+        maps: Images of which attention maps are kept, evenly spaced over the set.
+        map_images: Images of which maps are kept, by id, beside those.
     """
 
     metrics: tuple[str, ...] = metrics.DEFAULT
@@ -43,6 +45,8 @@ class AnalysisConfig:
     resamples: int = 2000
     seed: int = 0
     workers: int = 0
+    maps: int = 0
+    map_images: tuple[str, ...] = ()
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, conventions included; what `--config` reads.
@@ -50,7 +54,8 @@ class AnalysisConfig:
         >>> AnalysisConfig().flat()["distance_unit"]
         'px'
         """
-        settings = {**asdict(self), **asdict(self.options), "metrics": list(self.metrics)}
+        lists = {"metrics": list(self.metrics), "map_images": list(self.map_images)}
+        settings = {**asdict(self), **asdict(self.options), **lists}
         del settings["options"]
         return settings
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from attnprobe import doctor, metrics, statistics
 from attnprobe.errors import AttnprobeError
+from attnprobe.hsic import hsic
 from attnprobe.kernels import blocked
 from attnprobe.metrics import cka as cka_module
-from attnprobe.metrics.cka import CkaAccumulator, biased_hsic, grams, hsic
+from attnprobe.metrics.cka import CkaAccumulator, biased_hsic, grams
 from attnprobe.metrics.distance import scale, uniform
 from attnprobe.tensors import AttentionStats, Features
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
@@ -137,7 +138,7 @@ def test_unknown_unit_is_refused():
 
 def test_hsic_and_its_leave_one_out_values():
     x = torch.randn(3, 9, 4, generator=torch.Generator().manual_seed(3)).double()
-    whole, left = hsic(grams(x))
+    whole, left = hsic(grams(x).numpy())
     k = [(layer @ layer.T).numpy() for layer in x]
     for a in range(3):
         for b in range(3):

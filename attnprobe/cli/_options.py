@@ -90,6 +90,20 @@ measuring = compose(
         type=click.IntRange(100, 100_000),
         help="Bootstrap draws.",
     ),
+    click.option(
+        "--maps",
+        default=3,
+        show_default=True,
+        type=click.IntRange(0, 64),
+        help="Images of which attention maps are kept for the page, evenly spaced.",
+    ),
+    click.option(
+        "--map-images",
+        "--map-image",
+        multiple=True,
+        metavar="ID",
+        help="Keep the maps of this image too; repeat for several.",
+    ),
 )
 conventions = compose(
     click.option(

@@ -27,8 +27,9 @@ def settings(values: dict[str, Any]) -> Any:
     from attnprobe.types import MetricOptions
 
     options = MetricOptions(**{name: values.pop(name) for name in OPTION_FIELDS})
-    chosen = values.pop("metrics") or AnalysisConfig.metrics
-    return AnalysisConfig(metrics=tuple(chosen), options=options, **values)
+    values["metrics"] = tuple(values["metrics"] or AnalysisConfig.metrics)
+    values["map_images"] = tuple(values["map_images"])
+    return AnalysisConfig(options=options, **values)
 
 
 def run(

@@ -25,7 +25,7 @@ def command(out: Path | None, *, overwrite: bool, as_json: bool) -> int:
     return _run.run(
         CHECKPOINT,
         "bundled",
-        AnalysisConfig(),
+        AnalysisConfig(maps=3),
         out=out or Path(FOLDER),
         overwrite=overwrite,
         as_json=as_json,

@@ -49,6 +49,8 @@ class Item(NamedTuple):
 class Items(Protocol):
     """A sequence of candidates that reads one when asked for it."""
 
+    ids: Sequence[str]
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Item: ...
 
@@ -86,6 +88,11 @@ class ImageSet:
     def sha256(self) -> str:
         """Hash of the images yielded so far; the empty hash before any iteration."""
         return self._hash.hexdigest()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the candidates that will be read, in order."""
+        return tuple(self._items.ids[index] for index in self._picked)
 
     def batches(self, batch_size: int, *, workers: int = 0) -> Iterator[ImageBatch]:
         """Read, preprocess and yield full batches (the last may be smaller), in order.
@@ -183,12 +190,13 @@ class _FileItems(Dataset):
 
     def __init__(self, source: sources.Source, transform: Any) -> None:
         self.source, self.transform = source, transform
+        self.ids = [entry.id for entry in source.entries]
 
     def __len__(self) -> int:
         return len(self.source.entries)
 
     def __getitem__(self, index: int) -> Item:
-        name = self.source.entries[index].id
+        name = self.ids[index]
         try:
             data = self.source.read(index)
             pixels = self.transform(decoding.decode(data)).numpy()
@@ -208,6 +216,7 @@ class _TensorItems(Dataset):
                 f"got {self.images.dtype} {list(self.images.shape)}",
                 "normalise and resize the images as the checkpoint asks",
             )
+        self.ids = [f"tensor#{index:05d}" for index in range(len(images))]
         if not len(self.images):
             raise ImagesError("the tensor holds no images", "give at least one")
 
@@ -215,7 +224,7 @@ class _TensorItems(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        name = f"tensor#{index:05d}"
+        name = self.ids[index]
         pixels = self.images[index].to("cpu", torch.float32).contiguous().numpy()
         if not np.isfinite(pixels).all():
             return Item(name, None, b"", "values are not finite")

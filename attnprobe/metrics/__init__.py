@@ -34,6 +34,10 @@ class FeatureAccumulator(Protocol):
         """Return per-image values, [images, ...]."""
         ...
 
+    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return what comparisons need beside the values, by name and part."""
+        ...
+
 
 @dataclass(frozen=True)
 class Metric:

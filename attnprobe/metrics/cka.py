@@ -2,10 +2,9 @@
 
     CKA(a, b) = sum HSIC1(K_a, K_b) / sqrt(sum HSIC1(K_a, K_a) * sum HSIC1(K_b, K_b))
 
-(Nguyen et al. 2021, eq. 3; HSIC1: Song et al. 2012, eq. 5). The mini-batch is a fixed number of
-images, whatever batch the forward pass runs at, so the estimate does not depend on it.
-HSIC1 is a U-statistic, so the leave-one-out pseudo-values of a mini-batch average to the
-estimate itself; they are the per-image samples from which intervals are made.
+(Nguyen et al. 2021, eq. 3; HSIC1: see `attnprobe.hsic`). The mini-batch is a fixed number of
+images, whatever batch the forward pass runs at, so the estimate does not depend on it. The Gram
+matrices are kept beside the values: they are all that CKA with another model needs.
 """
 
 import warnings
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attnprobe.errors import AttnprobeError
+from attnprobe.hsic import pseudo_values
 from attnprobe.metrics import Metric
 from attnprobe.statistics import CKA
 from attnprobe.tensors import Features
@@ -35,39 +35,6 @@ def grams(features: Tensor) -> Tensor:
     gram = x @ x.transpose(1, 2)
     gram.diagonal(dim1=1, dim2=2).zero_()
     return gram
-
-
-def hsic(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Return unbiased HSIC of all pairs, and its leave-one-out values.
-
-    Args:
-        gram: Gram matrices with zero diagonal, [layers, n, n], n >= 5.
-
-    Returns:
-        HSIC1 [layers, layers] and HSIC1 without image i [n, layers, layers].
-    """
-    n = gram.shape[1]
-    rows = gram.sum(2).T  # [n, layers]
-    inner = torch.einsum("aij,bij->iab", gram, gram)  # one image's row against its row
-    cross = torch.einsum("aij,jb->iab", gram, rows)  # sum_j K_ij l_j
-    total = rows.sum(0)
-    pair, product = inner.sum(0), rows.T @ rows
-    left_total = total - 2 * rows  # [n, layers]
-    left_pair = pair - 2 * inner
-    # row sums without image i are k_j - K_ij for j != i
-    own = rows[:, :, None] * rows[:, None, :]
-    left_product = product - own - cross - cross.transpose(1, 2) + inner
-    outer = left_total[:, :, None] * left_total[:, None, :]
-    return (
-        _combine(pair, total[:, None] * total[None, :], product, n),
-        _combine(left_pair, outer, left_product, n - 1),
-    )
-
-
-def _combine(pair: Tensor, outer: Tensor, product: Tensor, n: int) -> Tensor:
-    """HSIC1 from tr(KL), (1'K1)(1'L1) and 1'KL1 of zero-diagonal Gram matrices."""
-    inner = pair + outer / ((n - 1) * (n - 2)) - 2 * product / (n - 2)
-    return inner / (n * (n - 3))
 
 
 def biased_hsic(gram: Tensor) -> Tensor:
@@ -112,7 +79,9 @@ class CkaAccumulator:
             )
         self.options = options
         self.waiting: list[list[Tensor]] = []
-        self.done: list[Tensor] = []
+        self.done: list[np.ndarray] = []
+        self.grams: list[np.ndarray] = []
+        self.sizes: list[int] = []
 
     def update(self, features: Features) -> None:
         """Take one block output of one batch."""
@@ -127,6 +96,8 @@ class CkaAccumulator:
         """Take over the images of another device, after this one's."""
         self._drain(keep=0)
         self.done += other.done
+        self.grams += other.grams
+        self.sizes += other.sizes
         for index, parts in enumerate(other.waiting):
             if index == len(self.waiting):
                 self.waiting.append([])
@@ -147,7 +118,22 @@ class CkaAccumulator:
                 f"CKA needs at least {SMALLEST} images, got {count}",
                 "give more images, or leave cka out",
             )
-        return torch.cat(self.done).numpy()
+        return np.concatenate(self.done)
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the Gram matrices: all that CKA with another model needs, whatever its width.
+
+        `grams`: `values` float32 [layers, pairs], the upper triangles of all mini-batches side
+        by side, each layer divided by its root mean square (CKA does not see scale), and
+        `sizes`, the images of each mini-batch. Empty for the biased estimator.
+        """
+        if not self.grams:
+            return {}
+        values = np.concatenate(self.grams, axis=1)
+        norm = np.sqrt((values**2).mean(1, keepdims=True))
+        values = np.divide(values, norm, out=values, where=norm > 0)
+        parts = {"values": values.astype(np.float32), "sizes": np.array(self.sizes)}
+        return {"grams": parts}
 
     def _count(self) -> int:
         return sum(part.shape[0] for part in self.waiting[-1]) if self.waiting else 0
@@ -167,11 +153,13 @@ class CkaAccumulator:
             _warn_if_wide(layers, take)
             x = [layer[:take].double() for layer in layers]
             value = biased_hsic(torch.stack([layer @ layer.T for layer in x]))
-            self.done.append(value.cpu().expand(take, -1, -1).clone())
+            self.done.append(value.cpu().expand(take, -1, -1).numpy())
             return
-        n = take
-        whole, left = hsic(torch.cat([grams(layer[None, :take]) for layer in layers]))
-        self.done.append((n * whole - (n - 1) * left).cpu())
+        gram = np.concatenate([grams(layer[None, :take]).cpu().numpy() for layer in layers])
+        row, col = np.triu_indices(take, 1)
+        self.grams.append(gram[:, row, col])
+        self.sizes.append(take)
+        self.done.append(pseudo_values(gram))
 
 
 def _warn_if_wide(layers: list[Tensor], images: int) -> None:
