@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from attnprobe.analysis import analyze
     from attnprobe.capture import capture
     from attnprobe.checkpoints import LoadedModel, load
+    from attnprobe.comparison import Comparison, compare
     from attnprobe.errors import AttnprobeError
     from attnprobe.report import report
     from attnprobe.results import Result
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "AnalysisConfig": "settings",
     "AttnprobeError": "errors",
+    "Comparison": "comparison",
     "LoadedModel": "checkpoints",
     "MetricOptions": "types",
     "Result": "results",
     "analyze": "analysis",
     "capture": "capture",
+    "compare": "comparison",
     "load": "checkpoints",
     "report": "report",
 }
@@ -37,11 +40,13 @@ _HOMES = {
 __all__ = [
     "AnalysisConfig",
     "AttnprobeError",
+    "Comparison",
     "LoadedModel",
     "MetricOptions",
     "Result",
     "analyze",
     "capture",
+    "compare",
     "load",
     "report",
 ]

@@ -194,11 +194,10 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     >>> benjamini_hochberg(np.array([0.01, np.nan, 0.04])).tolist()
     [0.02, nan, 0.04]
     """
-    from scipy.stats import false_discovery_control  # takes a second that reports do not need
-
-    adjusted, known = np.full(len(p), np.nan), ~np.isnan(p)
-    if known.any():
-        adjusted[known] = false_discovery_control(p[known])
+    adjusted, known = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(-p[known])]  # largest first
+    rank = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum.accumulate(p[order] * len(order) / rank).clip(max=1)
     return adjusted
 
 
@@ -235,6 +234,8 @@ def images_needed(
     Returns:
         Numbers of images, at least `MIN_IMAGES`; NaN where the mean difference is zero.
     """
+    if len(differences) < 2:
+        return np.full(differences.shape[1:], np.nan)
     mean, spread = differences.mean(0), differences.std(0, ddof=1)
     reach = ndtri((1 + confidence) / 2) + ndtri(power)
     ratio = np.divide(spread, np.abs(mean), out=np.full_like(mean, np.nan), where=mean != 0)

@@ -15,7 +15,12 @@ from attnprobe.errors import AttnprobeError
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "attnprobe").rglob("*.py"))
-CONSTANTS = {"attnprobe.metrics": "METRIC", "attnprobe.plots": "PLOT", "attnprobe.cli": "command"}
+CONSTANTS = {
+    "attnprobe.claims": "CLAIM",
+    "attnprobe.cli": "command",
+    "attnprobe.metrics": "METRIC",
+    "attnprobe.plots": "PLOT",
+}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -140,7 +140,7 @@ def test_nothing_half_written_after_a_failure(tmp_path, monkeypatch):
 
 def test_a_failed_overwrite_leaves_the_old_result(tmp_path, monkeypatch):
     folder = synthetic_result().save(tmp_path / "run")
-    monkeypatch.setattr(results, "_write", lambda *_: 1 / 0)
+    monkeypatch.setattr(results, "write_into", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         synthetic_result().save(folder, overwrite=True)
     assert Result.load(folder).name == synthetic_result().name

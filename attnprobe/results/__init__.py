@@ -22,10 +22,10 @@ from attnprobe.results import folders, manifest
 from attnprobe.results.folders import MANIFEST, check_output
 from attnprobe.types import SCHEMA_VERSION, Provenance
 
-__all__ = ["MANIFEST", "Result", "check_output", "load", "save"]
+__all__ = ["MANIFEST", "Result", "check_output", "load", "put", "save", "write_into"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal only to itself, so that it can be a key
 class Result:
     """The measurement of one model on one set of images.
 
@@ -92,9 +92,9 @@ def save(result: Result, folder: Path, *, overwrite: bool, texts: dict[str, str]
     path = check_output(folder, overwrite=overwrite)
 
     def write(staging: Path) -> None:
-        _write(result, staging)
+        write_into(result, staging)
         for name, text in texts.items():
-            _put(staging / name, text)
+            put(staging / name, text)
 
     try:
         folders.place(path, write)
@@ -145,7 +145,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise ResultError(f"cannot read {path}: {error}", "run the analysis again") from error
 
 
-def _write(result: Result, folder: Path) -> None:
+def write_into(result: Result, folder: Path) -> None:
+    """Write a result's files into an empty folder that is being put together."""
     tables = {**result.tables, "layers": result.layers, "images": result.images}
     for kind, frames in (("tables", tables), ("samples", result.samples)):
         (folder / kind).mkdir()
@@ -157,7 +158,7 @@ def _write(result: Result, folder: Path) -> None:
         np.savez_compressed(folder / "arrays" / f"{name}.npz", **parts)  # type: ignore[arg-type]
     result.tables["layer_means"].to_csv(folder / "summary.csv", index=False)
     settings = {key: value for key, value in result.config.items() if value is not None}
-    _put(folder / "config.toml", tomlkit.dumps(settings))
+    put(folder / "config.toml", tomlkit.dumps(settings))
     content = {
         "schema": result.schema,
         "name": result.name,
@@ -171,9 +172,9 @@ def _write(result: Result, folder: Path) -> None:
         },
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    _put(folder / MANIFEST, text + "\n")
+    put(folder / MANIFEST, text + "\n")
 
 
-def _put(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> None:
     """Write text; file names that are not UTF-8 in it are written with escapes."""
     path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -13,6 +13,22 @@ KINDS = {"name": str, "config": dict, "provenance": dict, "model": dict}
 NEEDED = ("layers", "images", "layer_means")
 
 
+def kind_of(folder: Path) -> str:
+    """Return what a folder holds: result, comparison, track, ..., or nothing ("").
+
+    >>> kind_of(Path("nowhere"))
+    ''
+    """
+    path = folder / MANIFEST
+    if not os.path.isfile(path):  # noqa: PTH113 - unlike pathlib's it never raises
+        return ""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return str(found.get("kind", "result"))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return "result"  # reading it as one says what is wrong
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Return the manifest of a result folder, its provenance as a `Provenance`.
 
@@ -27,13 +43,24 @@ def read(folder: Path) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        _check_kind(folder, manifest)
         _check_schema(folder, manifest["schema"])
         for key, kind in KINDS.items():
             _check_type(key, manifest[key], kind)
         _check_files(manifest["files"])
         return {**manifest, "provenance": _provenance(manifest["provenance"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResultError(f"{path} is damaged: {error!r}", "run the analysis again") from error
+
+
+def _check_kind(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a comparison or a track, which hold several results."""
+    kind = manifest.get("kind", "result")
+    if kind != "result":
+        raise ResultError(
+            f"{folder} holds a {kind!s:.20}, not the result of one model",
+            "give a folder that `attnprobe analyze --out` wrote",
+        )
 
 
 def _check_schema(folder: Path, schema: Any) -> None:

@@ -1,0 +1,42 @@
+"""Attention is more local than uniform attention in every layer (Xie et al. 2023, sec. 3.1)."""
+
+import numpy as np
+
+from attnprobe import samples
+from attnprobe.claims import Claim, Quantity, Thresholds
+from attnprobe.results import Result
+
+
+def fractions(result: Result) -> dict[int, np.ndarray]:
+    """Return attention distance as a part of uniform attention's by layer, [images, heads]."""
+    uniform = samples.uniform(result, "distance")
+    heads = samples.by_head(result, "distance")
+    return {layer: values / uniform[layer] for layer, values in heads.items() if layer in uniform}
+
+
+def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
+    del thresholds
+    layers = fractions(result)
+    if not layers:
+        return "no layer has a place for its tokens on the image"
+    return Quantity(
+        samples=np.stack([values.mean(1) for values in layers.values()], axis=1),
+        of_means=lambda means: means,
+        parts=tuple(f"layer {layer + 1}" for layer in layers),
+    )
+
+
+CLAIM = Claim(
+    name="local_everywhere",
+    title="Local in every layer",
+    needs=("distance",),
+    statement="{a} attends locally in every layer",
+    versus="{a} attends more locally than {b}",
+    quantity="attention distance of each layer as a part of what uniform attention would give, "
+    "below {local:g}",
+    versus_quantity="attention distance as a part of uniform attention's, mean over layers",
+    limit="local",
+    thresholds={"local": 1.0},
+    below=True,
+    measure=_measure,
+)

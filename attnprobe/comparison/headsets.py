@@ -1,0 +1,131 @@
+"""Heads as sets: how far apart are the distributions of head values, and how wide each one is.
+
+Heads have no identity across models, so aligned layers are compared by the 1-Wasserstein distance
+between their head values and by the difference of their spreads. On request heads are also
+paired, by the assignment that minimises the distance between their profiles.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from attnprobe import samples, statistics
+from attnprobe.alignment import layer_pairs, matched
+from attnprobe.comparison.differences import FLOORS
+from attnprobe.comparison.options import CompareOptions
+from attnprobe.results import Result
+
+
+def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) -> pd.DataFrame:
+    """Return one row a metric and pair of aligned layers.
+
+    `value` is the difference of the spreads (standard deviation over heads, a - b) with its
+    interval; `wasserstein` the distance between the sets of head means, in the metric's unit.
+    """
+    rows = []
+    for metric, unit, first, second in _held(a, b):
+        for layer_a, layer_b in layer_pairs((len(a.layers), len(b.layers))):
+            if layer_a not in first or layer_b not in second:
+                continue
+            heads_a, heads_b = first[layer_a], second[layer_b]
+            both = np.concatenate([heads_a, heads_b], axis=1)
+            spread = _spread_difference(heads_a.shape[1])
+            low, high = statistics.interval(both, spread, **options.draws())
+            means_a, means_b = heads_a.mean(0), heads_b.mean(0)
+            row = {
+                "model_a": pair[0],
+                "model_b": pair[1],
+                "metric": metric,
+                "layer_a": layer_a,
+                "layer_b": layer_b,
+                "heads_a": len(means_a),
+                "heads_b": len(means_b),
+                "wasserstein": wasserstein(means_a, means_b),
+                "spread_a": means_a.std(),
+                "spread_b": means_b.std(),
+                "value": means_a.std() - means_b.std(),
+                "low": float(low),
+                "high": float(high),
+                "unit": unit,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def assignment(
+    a: Result, b: Result, pair: tuple[int, int], options: CompareOptions
+) -> pd.DataFrame:
+    """Return one row a metric and pair of heads that the optimal assignment puts together.
+
+    Profiles are mean distance and entropy as parts of uniform attention's, so that both weigh alike
+    on any grid. `value` is the paired difference a - b with its interval.
+    """
+    held = list(_held(a, b))
+    profiles = [_profiles(result) for result in (a, b)]
+    rows = []
+    for layer_a, layer_b in layer_pairs((len(a.layers), len(b.layers))):
+        if layer_a not in profiles[0] or layer_b not in profiles[1]:
+            continue
+        couples = matched(profiles[0][layer_a], profiles[1][layer_b])
+        heads_a, heads_b = (list(side) for side in zip(*couples, strict=True))
+        for metric, unit, first, second in held:
+            if layer_a not in first or layer_b not in second:
+                continue
+            gap = first[layer_a][:, heads_a] - second[layer_b][:, heads_b]
+            low, high = statistics.interval(gap, **options.draws())
+            part = {
+                "model_a": pair[0],
+                "model_b": pair[1],
+                "metric": metric,
+                "layer_a": layer_a,
+                "head_a": heads_a,
+                "layer_b": layer_b,
+                "head_b": heads_b,
+                "value": gap.mean(0),
+                "low": low,
+                "high": high,
+                "unit": unit,
+            }
+            rows.append(pd.DataFrame(part))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+
+def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the 1-Wasserstein distance between two sets of values, of any sizes.
+
+    >>> wasserstein(np.array([0.0, 1.0]), np.array([1.0]))
+    0.5
+    """
+    size = math.lcm(len(a), len(b))
+    levels = [np.repeat(np.sort(side), size // len(side)) for side in (a, b)]
+    return float(np.abs(levels[0] - levels[1]).mean())
+
+
+def _spread_difference(heads: int) -> statistics.Statistic:
+    """Spread of the first `heads` columns less that of the rest."""
+    return statistics.Statistic(lambda means: means[:, :heads].std(1) - means[:, heads:].std(1))
+
+
+def _held(
+    a: Result, b: Result
+) -> Iterator[tuple[str, str, dict[int, np.ndarray], dict[int, np.ndarray]]]:
+    for metric in FLOORS:
+        if samples.has(a, metric) and samples.has(b, metric):
+            unit = str(a.tables[metric]["unit"].iloc[0])
+            yield metric, unit, samples.by_head(a, metric), samples.by_head(b, metric)
+
+
+def _profiles(result: Result) -> dict[int, np.ndarray]:
+    """Return distance and entropy of each head as parts of uniform's, [heads, quantities]."""
+    columns: dict[int, list[np.ndarray]] = {}
+    for metric in ("distance", "entropy"):
+        if not samples.has(result, metric):
+            continue
+        uniform = samples.uniform(result, metric)
+        for layer, heads in samples.by_head(result, metric).items():
+            if layer in uniform:
+                columns.setdefault(layer, []).append(heads.mean(0) / uniform[layer])
+    most = max(map(len, columns.values()), default=0)
+    return {layer: np.stack(x, axis=1) for layer, x in columns.items() if len(x) == most}

@@ -1,0 +1,60 @@
+"""How to compare: the settings of a comparison, plain values only."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from attnprobe.errors import AttnprobeError
+
+FEWEST_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How to compare; saved beside the comparison and accepted back.
+
+    Attributes:
+        confidence: Coverage of every interval.
+        resamples: Bootstrap draws.
+        permutations: Sign patterns of the permutation test.
+        seed: Seed of both.
+        match_heads: Also pair the heads of aligned layers by optimal assignment.
+        thresholds: Values of claims' thresholds that differ from their defaults, by name.
+    """
+
+    confidence: float = 0.95
+    resamples: int = 4000
+    permutations: int = 10_000
+    seed: int = 0
+    match_heads: bool = False
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def draws(self) -> dict[str, Any]:
+        """Return the arguments that `statistics.interval` takes."""
+        return {"resamples": self.resamples, "seed": self.seed, "confidence": self.confidence}
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by name.
+
+        >>> CompareOptions().flat()["confidence"]
+        0.95
+        """
+        return asdict(self)
+
+
+def check_options(options: CompareOptions) -> None:
+    """Refuse settings that would make intervals meaningless.
+
+    Raises:
+        AttnprobeError: The confidence is no share, or there are too few draws.
+    """
+    if not 0.5 <= options.confidence < 1:
+        raise AttnprobeError(
+            f"a confidence of {options.confidence} is no coverage of an interval",
+            "choose a number from 0.5 to below 1, such as 0.95",
+        )
+    if options.resamples < FEWEST_RESAMPLES or options.permutations < FEWEST_RESAMPLES:
+        raise AttnprobeError(
+            f"{options.resamples} bootstrap draws and {options.permutations} permutations are "
+            "too few",
+            f"use {FEWEST_RESAMPLES} or more of each",
+        )
