@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attnprobe.report import report
     from attnprobe.results import Result
     from attnprobe.settings import AnalysisConfig
+    from attnprobe.tracking import Track, track
     from attnprobe.types import MetricOptions
 
 _HOMES = {
@@ -30,11 +31,13 @@ _HOMES = {
     "LoadedModel": "checkpoints",
     "MetricOptions": "types",
     "Result": "results",
+    "Track": "tracking",
     "analyze": "analysis",
     "capture": "capture",
     "compare": "comparison",
     "load": "checkpoints",
     "report": "report",
+    "track": "tracking",
 }
 
 __all__ = [
@@ -44,11 +47,13 @@ __all__ = [
     "LoadedModel",
     "MetricOptions",
     "Result",
+    "Track",
     "analyze",
     "capture",
     "compare",
     "load",
     "report",
+    "track",
 ]
 
 

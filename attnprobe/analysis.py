@@ -196,6 +196,7 @@ def model_card(loaded: LoadedModel) -> dict[str, Any]:
     """Return the plain facts of a loaded model for manifests and reports."""
     card = asdict(loaded.spec)
     card["parameters"] = sum(parameter.numel() for parameter in loaded.module.parameters())
+    card |= {} if loaded.epoch is None else {"epoch": loaded.epoch}
     card["ledger"] = {name: list(items) for name, items in asdict(loaded.ledger).items()}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in card.items()}
 

@@ -37,7 +37,7 @@ def _by_head(result: Result, metric: str) -> dict[int, np.ndarray]:
         frame = frame.loc[frame["head"] != frame["head_b"]]
     keys = ["image", "layer", "head"]
     totals = frame.groupby(keys)["value"].agg("sum" if "token" in frame else "mean")
-    wide = totals.unstack(["layer", "head"]).sort_index(axis=1)
+    wide: Any = totals.unstack(["layer", "head"]).sort_index(axis=1)
     _check_whole(result, metric, wide)
     layers = wide.columns.get_level_values("layer")
     return {int(layer): wide.loc[:, layers == layer].to_numpy() for layer in layers.unique()}
@@ -78,7 +78,7 @@ def _samples(result: Result, metric: str) -> pd.DataFrame:
             f"{result.name} holds no per-image values of {metric}",
             f"measure it again with -m {metric} and the average over images taken last",
         )
-    return result.samples[metric].astype({"value": np.float64})
+    return result.samples[metric].assign(value=lambda frame: frame["value"].astype(np.float64))
 
 
 def _check_whole(

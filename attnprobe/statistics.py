@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-CACHED = 1 << 24  # draw counts kept in memory at once
+CACHED = 1 << 23  # draw counts kept in memory at once
 MIN_IMAGES = 8  # below this an interval over images would pretend to know something
 
 

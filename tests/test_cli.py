@@ -94,7 +94,7 @@ def test_report_is_drawn_again(run_folder, tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["checkpoints", "formats", "metrics", "plots"])
+@pytest.mark.parametrize("kind", ["checkpoints", "claims", "formats", "metrics", "plots"])
 def test_lists(kind):
     rows = json.loads(attnprobe("list", kind, "--json").stdout)
     assert len({row["name"] for row in rows}) == len(rows) >= 5

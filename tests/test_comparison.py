@@ -147,11 +147,11 @@ def test_heads_are_compared_as_sets():
         match_heads=True,
         **FAST,
     )
-    sets = rows(found, "head_sets", metric="distance")
+    sets = rows(found, "head_sets", metric="distance", scale="value")
     assert sets.wasserstein.max() < 0.1
     assert (sets.low <= 0.1).all()
     assert (sets.high >= -0.1).all()
-    couples = rows(found, "assignment", metric="distance", layer_a=0)
+    couples = rows(found, "assignment", metric="distance", scale="value", layer_a=0)
     assert dict(zip(couples.head_a, couples.head_b, strict=True)) == {0: 1, 1: 2, 2: 0}
     assert couples.value.abs().max() < 0.2
 
@@ -159,7 +159,7 @@ def test_heads_are_compared_as_sets():
 def test_spread_differences_have_their_truth_inside():
     wide, narrow = np.array([[20.0, 100.0]] * 4), np.array([[50.0, 70.0, 60.0, 60.0]] * 4)
     found = compare([planted("a", distance=wide), planted("b", distance=narrow, seed=1)], **FAST)
-    sets = rows(found, "head_sets", metric="distance")
+    sets = rows(found, "head_sets", metric="distance", scale="value")
     truth = wide[0].std() - narrow[0].std()
     assert ((sets.low < truth + 0.3) & (sets.high > truth - 0.3)).all()
     assert sets.wasserstein.tolist() == pytest.approx([35.0] * 4, abs=1.0)
@@ -175,7 +175,7 @@ def test_wasserstein_is_scipys(sizes):
 def test_running_intervals_close_in_and_end_at_the_whole():
     local = planted("a", distance=FLAT - 1, noise=4.0)
     found = compare([local, planted("b", distance=FLAT, noise=4.0, seed=1)], **FAST)
-    steps = rows(found, "running", metric="distance")
+    steps = rows(found, "running", metric="distance", scale="value")
     assert steps.images.tolist()[0] == 8
     assert steps.images.tolist()[-1] == 64
     width = (steps.high - steps.low).tolist()

@@ -118,7 +118,7 @@ def test_axes_carry_units_and_say_where_layers_start():
     figure = plot("distance").draw(several(3))
     assert figure.layout.yaxis.title.text == "Attention distance (px)"
     assert figure.layout.xaxis.title.text == "Layer (1 = first)"
-    assert len({axis.range for axis in figure.select_xaxes()}) == 1
+    assert [axis.range[1] for axis in figure.select_xaxes()] == [3.6, 4.6, 5.6]
 
 
 def test_results_with_different_units_do_not_share_an_axis():
@@ -143,6 +143,14 @@ def test_prefix_mass_has_one_mark_a_head_and_token_and_a_line_for_their_sum():
     (line,) = means_of(figure)
     by_head = table.groupby(["layer", "head"]).value.sum()
     assert list(line.y) == pytest.approx(by_head.groupby("layer").mean().tolist())
+
+
+def test_tokens_that_only_a_later_model_has_stand_in_the_legend():
+    results = [synthetic_result(), synthetic_result("b", tokens=("cls", "register1"))]
+    listed = [t for t in plot("prefix_mass").draw(results).data if t.showlegend and t.x]
+    names = [trace.name for trace in listed]
+    assert "register1, one head" in names
+    assert len(set(names)) == len(names)
 
 
 def test_cka_shows_the_whole_square():

@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pandas as pd
+from planted import planted
 
-from attnprobe import metrics, plugins
+import attnprobe
+from attnprobe import claims, metrics, plugins
 from attnprobe.cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_PARTIAL
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -29,6 +31,22 @@ def test_every_command_is_named():
 
 def test_every_metric_is_named():
     assert rows(r"^\| `(\w+)` \| [^|]*\| [^|]*\| [^|]*\|$") == set(metrics.names())
+
+
+def test_every_claim_is_named_with_its_limit():
+    found = dict(re.findall(r"^\| `(\w+)` \|.*\| `(\w+=[\d.]+)` \|$", README, re.MULTILINE))
+    limits = claims.defaults()
+    known = map(claims.load, claims.names())
+    assert found == {claim.name: f"{claim.limit}={limits[claim.limit]:g}" for claim in known}
+
+
+def test_the_comparison_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("simmim", 0), ("deit", 1)):
+        planted(name, seed=seed).save(f"runs/{name}")
+    snippet = re.search(r"```python\n(found = attnprobe.compare.*?)```", README, re.DOTALL)
+    exec(compile(snippet[1], "README.md", "exec"), {"attnprobe": attnprobe})
+    assert (tmp_path / "simmim-deit.html").stat().st_size > 10_000
 
 
 def test_exit_codes_are_the_real_ones():

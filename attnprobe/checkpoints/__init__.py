@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnprobe import catalogue
-from attnprobe.checkpoints import architecture, building, hub, ledgers, plans, weightfiles
+from attnprobe.checkpoints import architecture, building, hub, ledgers, metadata, plans, weightfiles
 from attnprobe.errors import CheckpointError, PartialLoadError
 from attnprobe.formats import Format, convert, identify, unwrap
 from attnprobe.types import CheckpointSpec, LoadLedger
@@ -28,11 +28,13 @@ class LoadedModel:
         module: The timm module: eval mode, no gradients, fp32. Its weights may lie in a
             memory map of the file, so do not overwrite the file in place while it is used.
         ledger: What became of every tensor of the file.
+        epoch: The epoch that the file says it was saved after, if it says one.
     """
 
     spec: CheckpointSpec
     module: nn.Module
     ledger: LoadLedger
+    epoch: float | None = None
 
 
 def load(
@@ -73,7 +75,7 @@ def _load_record(
         return LoadedModel(catalogue.complete(spec, record), module, ledger)
     path = catalogue.local_file(record)
     found = _load_file(path, record.name, heads, name or record.name, trust=trust)
-    return LoadedModel(catalogue.complete(found.spec, record), found.module, found.ledger)
+    return replace(found, spec=catalogue.complete(found.spec, record))
 
 
 def _load_file(
@@ -101,7 +103,8 @@ def _from_file(
     found = building.architecture_name(plan, module)
     spec = _spec(plan, layout, opened, architecture=found, notes=weights.notes)
     own_name = name or opened.metadata.get("name") or weightfiles.label(path)
-    return LoadedModel(replace(spec, name=own_name, source=source), module, ledger)
+    epoch = metadata.epoch(opened.content, opened.metadata)
+    return LoadedModel(replace(spec, name=own_name, source=source), module, ledger, epoch)
 
 
 def _module(shapes: architecture.Shapes) -> tuple[architecture.Plan, nn.Module]:

@@ -12,6 +12,7 @@ from typing import Any
 from attnprobe.errors import CheckpointError
 
 LONGEST_TEXT = 300
+LARGEST_EPOCH = 1e15  # and no infinity
 
 
 def _numbers(value: Any) -> bool:
@@ -34,6 +35,7 @@ def _text(value: Any) -> bool:
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "architecture": _text,
     "crop_pct": _number,
+    "epoch": _number,
     "heads": lambda value: isinstance(value, int) and value > 0,
     "input_size": _size,
     "interpolation": _text,
@@ -62,6 +64,21 @@ def parse(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
         if not _FIELDS[key](value):
             raise _wrong(path, f"has {key} = {str(value)[:60]!r}, which is of the wrong type")
     return known
+
+
+def epoch(content: Any, own: Mapping[str, Any]) -> float | None:
+    """Return the epoch that a checkpoint says it was saved after, if it says one.
+
+    >>> epoch({"model": {}, "epoch": 30}, {}), epoch({"epoch": "late"}, {})
+    (30, None)
+    """
+    stated = own.get("epoch", _entry(content, "epoch"))
+    return stated if _number(stated) and abs(stated) < LARGEST_EPOCH else None
+
+
+def _entry(content: Any, key: str) -> Any:
+    """Look up by the class, because a pickle can give an instance an attribute `get`."""
+    return dict.get(content, key) if isinstance(content, dict) else None
 
 
 def _wrong(path: Path, what: str) -> CheckpointError:

@@ -38,8 +38,8 @@ CLAIM = Claim(
     name="diversity_collapses",
     title="Head diversity collapses",
     needs=("head_kl",),
-    statement="the head diversity of {a} collapses in its last layers",
-    versus="the head diversity of {a} collapses more than that of {b}",
+    statement="The head diversity of {a} collapses in its last layers",
+    versus="The head diversity of {a} collapses more than that of {b}",
     quantity="divergence between heads, mean of the last {last:g} layers over that of the middle "
     "third, below {collapse:g}",
     versus_quantity="divergence between heads in the last layers over that in the middle third",

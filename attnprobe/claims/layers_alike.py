@@ -30,8 +30,8 @@ CLAIM = Claim(
     name="layers_alike",
     title="Layers alike",
     needs=("cka",),
-    statement="the low and high layers of {a} are alike",
-    versus="the layers of {a} are more alike than those of {b}",
+    statement="The low and high layers of {a} are alike",
+    versus="The layers of {a} are more alike than those of {b}",
     quantity="CKA of the first third of the layers with the last third, mean over pairs, above "
     "{alike:g}",
     versus_quantity="CKA of the first third of the layers with the last third, mean over pairs",

@@ -45,7 +45,7 @@ def _checked(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise click.BadParameter(f"unknown key {key!r}{hint}")
     option = options[key]
-    many = getattr(option, "multiple", False)
+    many = _takes_many(option)
     value = [value] if many and isinstance(value, str) else value
     kind, wanted = _kind(option)
     fits = [type(item) is kind for item in value] if many and type(value) is list else []
@@ -60,10 +60,16 @@ def _checked(
 
 def _kind(option: click.Parameter) -> tuple[type, str]:
     """Return the one type of TOML value that an option takes, and its name."""
-    if getattr(option, "multiple", False):
+    if _takes_many(option):
         return str, "a string or a list of strings"
     if getattr(option, "is_flag", False):
         return bool, "true or false"
     if option.type.name in {"integer", "integer range"}:
         return int, "an integer"
+    if option.type.name in {"float", "float range"}:
+        return float, "a number with a decimal point"
     return str, "a string"
+
+
+def _takes_many(option: click.Parameter) -> bool:
+    return getattr(option, "multiple", False) or option.nargs == -1

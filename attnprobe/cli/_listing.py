@@ -8,9 +8,14 @@ LEAST = ("data", "architecture", "objective")  # dropped in this order where spa
 
 def rows(kind: str) -> list[dict[str, Any]]:
     """Return what attnprobe knows of one kind."""
-    return {"checkpoints": _checkpoints, "formats": _formats, "metrics": _metrics, "plots": _plots}[
-        kind
-    ]()
+    makers = {
+        "checkpoints": _checkpoints,
+        "claims": _claims,
+        "formats": _formats,
+        "metrics": _metrics,
+        "plots": _plots,
+    }
+    return makers[kind]()
 
 
 def show(found: list[dict[str, Any]]) -> None:
@@ -52,6 +57,27 @@ def _checkpoints() -> list[dict[str, Any]]:
 
     fields = ("name", "objective", "data", "architecture", "source")
     return [{field: getattr(record, field) for field in fields} for record in catalogue().values()]
+
+
+def _claims() -> list[dict[str, Any]]:
+    from attnprobe import claims
+
+    limits = claims.defaults()
+    found = [claims.load(name) for name in claims.names()]
+    return [
+        {
+            "name": claim.name,
+            "supported where": claim.quantity.format(**limits),
+            "thresholds": ", ".join(f"{name}={limits[name]:g}" for name in _changeable(claim)),
+        }
+        for claim in found
+    ]
+
+
+def _changeable(claim: Any) -> list[str]:
+    from attnprobe.claims import MARGIN
+
+    return [*claim.thresholds, *([claim.limit + MARGIN] if claim.versus else [])]
 
 
 def _formats() -> list[dict[str, Any]]:

@@ -27,16 +27,15 @@ as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print machine output on stdout, messages on stderr."
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote.")
+trust = click.option(
+    "--trust", is_flag=True, help="Let pickled code inside the file RUN. Only for your own files."
+)
 loading = compose(
     click.option("--heads", type=click.IntRange(1), help="Heads, where shapes cannot tell."),
     click.option("--name", callback=_texts.label, help="Label for tables and plots."),
-    click.option(
-        "--trust",
-        is_flag=True,
-        help="Let pickled code inside the file RUN. Only for your own files.",
-    ),
+    trust,
 )
-measuring = compose(
+_measuring = compose(
     click.option(
         "-i",
         "--images",
@@ -84,13 +83,6 @@ measuring = compose(
         help="Seed of the bootstrap.",
     ),
     click.option(
-        "--resamples",
-        default=2000,
-        show_default=True,
-        type=click.IntRange(100, 100_000),
-        help="Bootstrap draws.",
-    ),
-    click.option(
         "--maps",
         default=3,
         show_default=True,
@@ -105,6 +97,21 @@ measuring = compose(
         help="Keep the maps of this image too; repeat for several.",
     ),
 )
+
+
+def resamples(draws: int) -> Decorator:
+    """Return the option for the number of bootstrap draws, with its default."""
+    return click.option(
+        "--resamples",
+        default=draws,
+        show_default=True,
+        type=click.IntRange(100, 100_000),
+        help="Bootstrap draws.",
+    )
+
+
+measuring = compose(_measuring, resamples(2000))
+measuring_to_compare = compose(_measuring, resamples(4000))
 conventions = compose(
     click.option(
         "--distance-unit",
@@ -173,6 +180,41 @@ def out(shown: str) -> Decorator:
     return click.option("-o", "--out", metavar="PATH", callback=_texts.output, help=text)
 
 
+comparing = compose(
+    click.option(
+        "--name",
+        "names",
+        multiple=True,
+        callback=_texts.labels,
+        help="Label of a model; repeat it in the order of the models.",
+    ),
+    trust,
+    click.option(
+        "--confidence",
+        default=0.95,
+        show_default=True,
+        type=click.FloatRange(0.5, 0.9999),
+        help="Coverage of the intervals.",
+    ),
+    click.option(
+        "--permutations",
+        default=10_000,
+        show_default=True,
+        type=click.IntRange(1000, 1_000_000),
+        help="Sign patterns of the permutation test.",
+    ),
+    click.option(
+        "--match-heads", is_flag=True, help="Also pair the heads of aligned layers one to one."
+    ),
+    click.option(
+        "--threshold",
+        "thresholds",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_texts.numbers,
+        help="Change a limit of the claims (`attnprobe list claims`); repeat for several.",
+    ),
+)
 config = click.option(
     "--config",
     type=Plain,

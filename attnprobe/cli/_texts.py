@@ -23,6 +23,41 @@ def label(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
     return value
 
 
+def labels(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse labels that a line of a table cannot show, and labels that repeat."""
+    for value in values:
+        label(ctx, param, value)
+    if len(set(values)) < len(values):
+        raise click.BadParameter("a label is given twice", ctx, param)
+    return values
+
+
+def numbers(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    """Split every "name=value" and return the numbers by name."""
+    found = {}
+    for text in values:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER", ctx, param) from error
+    return found
+
+
+def steps(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Split numbers at commas."""
+    if value is None:
+        return None
+    try:
+        return tuple(float(number) for number in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of numbers", ctx, param) from error
+
+
 def output(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Refuse an output path that is no text, which would be the current folder or unnameable."""
     if value is None:

@@ -4,14 +4,14 @@ import click
 
 from attnprobe.cli import _options
 
-KINDS = ("checkpoints", "formats", "metrics", "plots")
+KINDS = ("checkpoints", "claims", "formats", "metrics", "plots")
 
 
 @click.command(name="list")
 @click.argument("kind", type=click.Choice(KINDS))
 @_options.as_json
 def command(kind: str, *, as_json: bool) -> int:
-    """List checkpoints, formats, metrics or plots.
+    """List checkpoints, claims, formats, metrics or plots.
 
     \b
     attnprobe list checkpoints

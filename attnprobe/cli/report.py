@@ -12,20 +12,18 @@ from attnprobe.cli import _options
 @_options.out("RUN/report.html")
 @_options.overwrite
 def command(run: Path, out: Path | None, *, overwrite: bool) -> int:
-    """Write the page of a saved RUN folder again.
+    """Write the page of a saved RUN again.
 
-    Needs neither weights nor torch.
+    RUN is the folder of an analysis, a comparison or a track. Needs neither weights nor torch.
 
     \b
     attnprobe report runs/simmim_vit_base -o simmim.html
+    attnprobe report runs/compare-mae-deit
     """
-    import attnprobe
     from attnprobe.cli._console import say
+    from attnprobe.report import page_of, write
 
-    result = attnprobe.Result.load(run)
     # the page inside a run folder is derived from its tables: replacing it loses nothing
-    path = attnprobe.report(
-        [result], out or run / "report.html", overwrite=overwrite or out is None
-    )
+    path = write(page_of(run), out or run / "report.html", overwrite=overwrite or out is None)
     say(f"wrote {path}")
     return 0

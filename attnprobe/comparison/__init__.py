@@ -42,10 +42,11 @@ class Comparison:
             `models` (model, name, layers, ...);
             `differences` (metric, scale, alignment, position, depth, layer_a, layer_b, value_a,
             value_b, value, low, high, p, q, effect, images_needed, unit, definition);
-            `overall` (the same over all layers); `head_sets` (metric, layer_a, layer_b,
+            `overall` (the same over all layers); `head_sets` (metric, scale, layer_a, layer_b,
             wasserstein, spread_a, spread_b, value, low, high); `assignment` on request;
-            `running` (metric, images, value, low, high); `cross_cka` (layer_a, layer_b, value,
-            low, high); `verdicts` (claim, statement, verdict, evidence, value, low, high, limit).
+            `running` (metric, scale, images, value, low, high); `cross_cka` (layer_a, layer_b,
+            value, low, high); `verdicts` (claim, statement, verdict, evidence, value, low, high,
+            limit).
         notes: What a reader has to know about how the models were measured.
     """
 

@@ -5,7 +5,7 @@ bootstrap intervals over images, p-values come from the paired permutation test,
 the false discovery rate over the positions of one metric, scale, alignment and pair.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,19 +23,20 @@ VALUE, RATIO = "value", "of uniform"
 RESOLUTION, COARSE = 2e-5, 1e-2
 FLOORS = {"distance": 1.0, "entropy": 0.1, "head_kl": 0.1}
 RUNNING_STEPS = 12
+Values = Callable[[Result, str], dict[int, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """Per-image layer means of two models in one unit.
+    """Per-image values of two models in one unit.
 
     Attributes:
         metric: Metric name.
         scale: value, or of uniform: each layer divided by what uniform attention has there.
         unit: Unit of the values; none for ratios.
         definition: Convention in words.
-        a: By layer of the first model, [images].
-        b: By layer of the second model, [images].
+        a: By layer of the first model, [images] or [images, heads].
+        b: By layer of the second model, likewise.
         floor: Values below this are told apart no better than this one.
     """
 
@@ -48,8 +49,14 @@ class Scaled:
     floor: float
 
 
-def scaled(a: Result, b: Result) -> Iterator[Scaled]:
-    """Yield every metric that both results hold, as it is and against uniform attention."""
+def scaled(a: Result, b: Result, values: Values = samples.by_layer) -> Iterator[Scaled]:
+    """Yield every metric that both results hold, as it is and against uniform attention.
+
+    Args:
+        a: The first model's result.
+        b: The other's.
+        values: What to take of a result: the means of its layers, or their heads.
+    """
     for metric in METRICS:
         if not (samples.has(a, metric) and samples.has(b, metric)):
             continue
@@ -59,8 +66,8 @@ def scaled(a: Result, b: Result) -> Iterator[Scaled]:
             VALUE,
             str(table["unit"].iloc[0]),
             str(table["definition"].iloc[0]),
-            samples.by_layer(a, metric),
-            samples.by_layer(b, metric),
+            values(a, metric),
+            values(b, metric),
             FLOORS[metric],
         )
         yield plain
@@ -103,14 +110,14 @@ def running(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions
     gaps = {
         item: _resolved(*_over_layers(item), resolution(a, b), item.floor)[order, 0]
         for item in scaled(a, b)
-        if item.scale == VALUE
     }
     rows = []
     for size in sizes.astype(int):  # the outer loop, as all metrics share the draws of a size
         for item, gap in gaps.items():
             low, high = statistics.interval(gap[:size], **options.draws())
-            row = {"metric": item.metric, "images": size, "value": gap[:size].mean()}
-            rows.append(row | {"low": float(low), "high": float(high), "unit": item.unit})
+            row = {"metric": item.metric, "scale": item.scale, "images": size}
+            row |= {"value": gap[:size].mean(), "low": float(low), "high": float(high)}
+            rows.append(row | {"unit": item.unit})
     return _of_pair([pd.DataFrame(rows)] if rows else [], pair)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from attnprobe import samples, statistics
 from attnprobe.alignment import layer_pairs, matched
-from attnprobe.comparison.differences import FLOORS
+from attnprobe.comparison.differences import Scaled, scaled
 from attnprobe.comparison.options import CompareOptions
 from attnprobe.results import Result
 
@@ -25,11 +25,11 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
     interval; `wasserstein` the distance between the sets of head means, in the metric's unit.
     """
     rows = []
-    for metric, unit, first, second in _held(a, b):
+    for item in _held(a, b):
         for layer_a, layer_b in layer_pairs((len(a.layers), len(b.layers))):
-            if layer_a not in first or layer_b not in second:
+            if layer_a not in item.a or layer_b not in item.b:
                 continue
-            heads_a, heads_b = first[layer_a], second[layer_b]
+            heads_a, heads_b = item.a[layer_a], item.b[layer_b]
             both = np.concatenate([heads_a, heads_b], axis=1)
             spread = _spread_difference(heads_a.shape[1])
             low, high = statistics.interval(both, spread, **options.draws())
@@ -37,7 +37,8 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
             row = {
                 "model_a": pair[0],
                 "model_b": pair[1],
-                "metric": metric,
+                "metric": item.metric,
+                "scale": item.scale,
                 "layer_a": layer_a,
                 "layer_b": layer_b,
                 "heads_a": len(means_a),
@@ -48,7 +49,7 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
                 "value": means_a.std() - means_b.std(),
                 "low": float(low),
                 "high": float(high),
-                "unit": unit,
+                "unit": item.unit,
             }
             rows.append(row)
     return pd.DataFrame(rows)
@@ -70,15 +71,16 @@ def assignment(
             continue
         couples = matched(profiles[0][layer_a], profiles[1][layer_b])
         heads_a, heads_b = (list(side) for side in zip(*couples, strict=True))
-        for metric, unit, first, second in held:
-            if layer_a not in first or layer_b not in second:
+        for item in held:
+            if layer_a not in item.a or layer_b not in item.b:
                 continue
-            gap = first[layer_a][:, heads_a] - second[layer_b][:, heads_b]
+            gap = item.a[layer_a][:, heads_a] - item.b[layer_b][:, heads_b]
             low, high = statistics.interval(gap, **options.draws())
             part = {
                 "model_a": pair[0],
                 "model_b": pair[1],
-                "metric": metric,
+                "metric": item.metric,
+                "scale": item.scale,
                 "layer_a": layer_a,
                 "head_a": heads_a,
                 "layer_b": layer_b,
@@ -86,7 +88,7 @@ def assignment(
                 "value": gap.mean(0),
                 "low": low,
                 "high": high,
-                "unit": unit,
+                "unit": item.unit,
             }
             rows.append(pd.DataFrame(part))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
@@ -108,13 +110,9 @@ def _spread_difference(heads: int) -> statistics.Statistic:
     return statistics.Statistic(lambda means: means[:, :heads].std(1) - means[:, heads:].std(1))
 
 
-def _held(
-    a: Result, b: Result
-) -> Iterator[tuple[str, str, dict[int, np.ndarray], dict[int, np.ndarray]]]:
-    for metric in FLOORS:
-        if samples.has(a, metric) and samples.has(b, metric):
-            unit = str(a.tables[metric]["unit"].iloc[0])
-            yield metric, unit, samples.by_head(a, metric), samples.by_head(b, metric)
+def _held(a: Result, b: Result) -> Iterator[Scaled]:
+    """Yield the heads of both models, [images, heads] by layer, for every metric and scale."""
+    return scaled(a, b, samples.by_head)
 
 
 def _profiles(result: Result) -> dict[int, np.ndarray]:

@@ -139,6 +139,8 @@ def _alone(
             f"{holds.sum()} of {len(value)} layers lie {side} {limit:g}; "
             f"{quantity.parts[at]} has {text}"
         )
+    else:
+        text = f"{text} against a limit of {limit:g}"
     return Judged(verdict, f"{text}.", value[at], ends[0, at], ends[1, at], limit)
 
 

@@ -49,7 +49,7 @@ class Item(NamedTuple):
 class Items(Protocol):
     """A sequence of candidates that reads one when asked for it."""
 
-    ids: Sequence[str]
+    ids: list[str]
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Item: ...

@@ -78,4 +78,6 @@ def fills(plot: Plot, tables: dict[str, pd.DataFrame]) -> bool:
 
 
 def _holds(frame: pd.DataFrame | None) -> bool:
-    return frame is not None and not frame.empty and bool(frame["value"].notna().any())
+    if frame is None or frame.empty:
+        return False
+    return "value" not in frame or bool(frame["value"].notna().any())

@@ -1,17 +1,19 @@
 """Heads against depth: one dot a head, the layer mean with its interval, the uniform value."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from attnprobe.frames import deepest, known, layer_means, rows
+from attnprobe.frames import known, layer_means, rows
 from attnprobe.plots import PALETTE
 from attnprobe.plots import _style as style
 from attnprobe.results import Result
 
 SPREAD = 0.6
+Place = Callable[[Any], float]
 MEAN = "mean of the layer's heads, 95 % interval"
 
 
@@ -65,8 +67,14 @@ def draw(results: list[Result], axes: DepthAxes) -> go.Figure:
 
 
 def finish(figure: go.Figure, results: list[Result], title: str) -> None:
-    """Number the layers, start values at zero and name the vertical axes."""
-    style.layer_axis(figure, deepest(results))
+    """Number the layers, start values at zero and name the vertical axes.
+
+    Each panel spans its own layers, so that models of different depth are equally readable and
+    layers of equal relative depth stand at equal places.
+    """
+    for index, result in enumerate(results):
+        row, col = style.spot(results, index)
+        style.layer_axis(figure, len(result.layers), row=row, col=col)
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title={"text": title}, col=1)
 
@@ -92,7 +100,7 @@ def dots(heads: pd.DataFrame, result: Result, unit: str, marks: Marks) -> go.Sca
         legendrank=2,
         legendgroup=marks.group,
         mode="markers",
-        x=[_sideways(row.layer + 1, row.head, counts[row.layer]) for row in each],
+        x=[sideways(row.layer + 1, row.head, counts[row.layer]) for row in each],
         y=[row.value for row in each],
         marker={
             "color": marks.colour,
@@ -104,10 +112,18 @@ def dots(heads: pd.DataFrame, result: Result, unit: str, marks: Marks) -> go.Sca
         hovertext=[
             f"layer {row.layer + 1}, head {row.head + 1}<br>{_value(row, unit)}" for row in each
         ],
+        customdata=[[row.layer, row.head] for row in each],
     )
 
 
-def mean_line(means: pd.DataFrame, unit: str, marks: Marks) -> list[go.Scatter]:
+def numbered(row: Any) -> float:
+    """Return the place of a layer on an axis of layers."""
+    return row.layer + 1
+
+
+def mean_line(
+    means: pd.DataFrame, unit: str, marks: Marks, place: Place = numbered
+) -> list[go.Scatter]:
     """The layer means as larger marks joined by a line; nothing when there are none."""
     each = list(rows(means))
     line = go.Scatter(
@@ -115,7 +131,7 @@ def mean_line(means: pd.DataFrame, unit: str, marks: Marks) -> list[go.Scatter]:
         legendrank=1,
         legendgroup=marks.group,
         mode="lines+markers",
-        x=[row.layer + 1 for row in each],
+        x=[place(row) for row in each],
         y=[row.value for row in each],
         line={"color": marks.colour, "width": 2, "dash": marks.dash},
         marker={
@@ -130,11 +146,13 @@ def mean_line(means: pd.DataFrame, unit: str, marks: Marks) -> list[go.Scatter]:
     return [line] if each else []
 
 
-def ribbon(means: pd.DataFrame, colour: str, group: str) -> list[go.Scatter]:
+def ribbon(
+    means: pd.DataFrame, colour: str, group: str, place: Place = numbered
+) -> list[go.Scatter]:
     """The 95 % interval of the layer means as a band; nothing without intervals."""
     each = list(rows(known(means, "low", "high")))
-    there = [(row.layer + 1, row.high) for row in each]
-    back = [(row.layer + 1, row.low) for row in reversed(each)]
+    there = [(place(row), row.high) for row in each]
+    back = [(place(row), row.low) for row in reversed(each)]
     band = go.Scatter(
         name="interval",
         legendgroup=group,
@@ -168,7 +186,12 @@ def uniform(means: pd.DataFrame) -> list[go.Scatter]:
     return [steps] if each else []
 
 
-def _sideways(layer: int, head: int, heads: int) -> float:
+def sideways(layer: int, head: int, heads: int) -> float:
+    """Return the place of a head's dot beside its layer's.
+
+    >>> sideways(1, 0, 3), sideways(1, 1, 3)
+    (0.8, 1.0)
+    """
     return round(layer + ((head + 0.5) / heads - 0.5) * SPREAD, 4)
 
 

@@ -3,6 +3,7 @@
 Grey lines are translucent and backgrounds clear, so that a figure suits any page.
 """
 
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -17,6 +18,7 @@ from attnprobe.results import Result
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot", "solid", "dash")
 GREY = "rgba(128,134,143,{})"
+RATIO = "of uniform"
 SEQUENTIAL = "Viridis"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}
@@ -121,6 +123,41 @@ def agreed(units: set[str], quantity: str) -> str:
     return next(iter(units), "")
 
 
+def scale(results: list[Result], metric: str) -> str:
+    """Return the scale on which models compare: `value`, or `of uniform`.
+
+    Pixels of inputs of different size and entropies over different numbers of keys differ for
+    that reason alone; as parts of what uniform attention would give they do not.
+    """
+    if metric == "distance":
+        return "value" if _alike(tuple(r.model.get("input_size", ())) for r in results) else RATIO
+    if metric == "entropy":
+        keys = (tuple(sorted({*result.layers["patches"]})) for result in results)
+        return "value" if _alike(keys) else RATIO
+    return "value"
+
+
+def _alike(values: Iterable[Any]) -> bool:
+    return len(set(values)) <= 1
+
+
+def same_depth(results: list[Result]) -> bool:
+    """Whether all models have the same number of layers."""
+    return _alike(len(result.layers) for result in results)
+
+
+def relative_axis(figure: go.Figure) -> None:
+    """Go from the first layer to the last on the horizontal axes, whatever their number."""
+    figure.update_xaxes(
+        title={"text": "Relative depth"},
+        tickmode="array",
+        tickvals=[0, 0.25, 0.5, 0.75, 1],
+        ticktext=["first", "¼", "½", "¾", "last"],
+        range=[-0.04, 1.04],
+        showgrid=False,
+    )
+
+
 def titled(quantity: str, unit: str) -> str:
     """Axis title with its unit.
 
@@ -145,12 +182,13 @@ def ticks(depth: int) -> list[int]:
     return list(range(1, depth + 1, step))
 
 
-def layer_axis(figure: go.Figure, depth: int) -> None:
-    """Number layers from 1 on the horizontal axes."""
+def layer_axis(figure: go.Figure, depth: int, **panel: int) -> None:
+    """Number layers from 1 on the horizontal axes, or on that of one panel (row, col)."""
     figure.update_xaxes(
         title={"text": "Layer (1 = first)"},
         tickmode="array",
         tickvals=ticks(depth),
         range=[0.4, depth + 0.6],
         showgrid=False,
+        **panel,  # type: ignore[arg-type]
     )

@@ -21,8 +21,8 @@ def _draw(results: list[Result]) -> go.Figure:
     for index, result in enumerate(results):
         row, col = style.spot(results, index)
         for trace in _traces(result, tokens, unit):
-            trace.showlegend = str(trace.name) not in named
-            named.add(str(trace.name))
+            trace.showlegend = bool(trace.x) and str(trace.name) not in named
+            named |= {str(trace.name)} if trace.x else set()
             figure.add_trace(trace, row=row, col=col)
     depth.finish(figure, results, style.titled("Attention on prefix tokens", unit))
     return figure

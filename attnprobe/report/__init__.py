@@ -8,23 +8,63 @@ import os
 import tempfile
 from pathlib import Path
 
+from attnprobe.comparison import Comparison
 from attnprobe.errors import OutputError
+from attnprobe.report import trackpage
+from attnprobe.report.comparing import render_comparison
 from attnprobe.report.page import render
 from attnprobe.results import Result
+from attnprobe.results.manifest import kind_of
+from attnprobe.tracking import Track
 
-__all__ = ["render", "report"]
+__all__ = ["page_of", "render", "render_comparison", "report", "write"]
 
 
-def report(results: list[Result], path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write one HTML page about one model, or several side by side, and return its path.
+def report(
+    subject: list[Result] | Comparison | Track, path: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Write one HTML page and return its path.
+
+    Args:
+        subject: One result, several side by side, a comparison, or a track.
+        path: The file to write.
+        overwrite: Replace an older page there.
 
     Raises:
         OutputError: The file exists (and `overwrite` is false) or cannot be written.
         ResultError: There are no results, too many, or some with different units.
     """
+    _check(Path(path), overwrite=overwrite)
+    if isinstance(subject, Track):
+        text = trackpage.render(subject)
+    else:
+        text = render_comparison(subject) if isinstance(subject, Comparison) else render(subject)
+    return write(text, path, overwrite=overwrite)
+
+
+def page_of(folder: str | Path) -> str:
+    """Return the page of whatever a folder holds: a result, a comparison or a track.
+
+    Raises:
+        ResultError: It holds none of them, or a damaged one.
+    """
+    path = Path(folder)
+    readers = {
+        "comparison": lambda: render_comparison(Comparison.load(path)),
+        "track": lambda: trackpage.render(Track.load(path)),
+    }
+    read = readers.get(kind_of(path))
+    return read() if read else render([Result.load(path)])
+
+
+def write(text: str, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a rendered page all-or-nothing and return its path.
+
+    Raises:
+        OutputError: The file exists (and `overwrite` is false) or cannot be written.
+    """
     target = Path(path)
     _check(target, overwrite=overwrite)
-    text = render(results)
     try:
         target.resolve().parent.mkdir(parents=True, exist_ok=True)
         _write(target, text)

@@ -1,12 +1,14 @@
 // figures: near ones first, then all others while the page is idle, in the page's colours
 "use strict";
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
+// one that is never read: reading it between a change and its event would lose the event
+const dusk = window.matchMedia(dark.media);
 const plots = [...document.querySelectorAll("[data-figure]")];
 let printing = false;
 
 const CARD = { day: "#ffffff", night: "#171b21" };
 
-// the traces and layout of a figure, with hues and greys that suit the page
+// the traces, layout and frames of a figure, with hues and greys that suit the page
 function dressed(name) {
   const night = dark.matches && !printing;
   const card = night ? CARD.night : CARD.day;
@@ -38,8 +40,9 @@ const settings = (name) => ({
 
 function paint(place) {
   const name = place.dataset.figure;
-  const { data, layout } = dressed(name);
-  place.drawn = Plotly.react(place, data, layout, settings(name));
+  if (!unpacks) place.textContent = "This browser is too old to draw the figures; the tables hold their numbers.";
+  place.drawn = plotly.then(() => Plotly.react(place, { ...dressed(name), config: settings(name) }));
+  place.drawn.then(() => place.dispatchEvent(new Event("painted")));
   return place.drawn;
 }
 
@@ -68,7 +71,7 @@ function drawNext() {
 }
 window.addEventListener("load", () => later(drawNext));
 
-dark.addEventListener("change", repaint);
+dusk.addEventListener("change", repaint);
 window.addEventListener("beforeprint", () => {
   printing = true;
   plots.forEach(paint);
@@ -79,7 +82,7 @@ window.addEventListener("afterprint", () => {
 });
 
 document.querySelectorAll("[data-image]").forEach((button) => {
-  button.closest(".tools").hidden = false;
+  button.closest(".tools").hidden = !unpacks;
   const place = plots.find((other) => other.dataset.figure === button.dataset.of);
   button.addEventListener("click", async () => {
     await draw(place);

@@ -38,12 +38,13 @@ def legible_result(result: Result) -> Result:
         config=legible(result.config),
         model=legible(result.model),
         provenance=Provenance(**legible(asdict(result.provenance))),
-        layers=_frame(result.layers),
-        images=_frame(result.images),
-        tables={legible(name): _frame(table) for name, table in result.tables.items()},
+        layers=legible_frame(result.layers),
+        images=legible_frame(result.images),
+        tables={legible(name): legible_frame(table) for name, table in result.tables.items()},
     )
 
 
-def _frame(frame: pd.DataFrame) -> pd.DataFrame:
+def legible_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose texts are legible; its numbers are the same."""
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     return frame.assign(**{str(name): frame[name].map(legible) for name in words})

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from attnprobe.frames import known
+from attnprobe.report.citations import cited_for
 from attnprobe.results import Result
 from attnprobe.types import MetricOptions
 
@@ -40,15 +41,6 @@ TOKENS = {
     "cls": "the class token",
     "flat": "all tokens of an image, flattened,",
 }
-REFERENCES = {
-    "": "Xie et al. 2023, Revealing the Dark Secrets of Masked Image Modeling, CVPR "
-    "(arXiv 2205.13543)",
-    "distance": "Dosovitskiy et al. 2021, An Image is Worth 16×16 Words, ICLR (arXiv 2010.11929); "
-    "Raghu et al. 2021, Do Vision Transformers See Like Convolutional Neural Networks?, NeurIPS "
-    "(arXiv 2108.08810)",
-    "cka": "Nguyen et al. 2021, Do Wide and Deep Networks Learn the Same Things?, ICLR "
-    "(arXiv 2010.15327); Song et al. 2012, Feature Selection via Dependence Maximization, JMLR 13",
-}
 
 
 def paragraphs(result: Result) -> list[str]:
@@ -68,8 +60,8 @@ def paragraphs(result: Result) -> list[str]:
     }
     texts = [" ".join(_attention(result, options))] if held - {"cka", "layer_means"} else []
     texts += [" ".join(write(result, options)) for name, write in writers.items() if name in held]
-    cited = [text for name, text in REFERENCES.items() if not name or name in held]
-    return [*texts, " ".join(_intervals(result)), f"References: {'; '.join(cited)}."]
+    cited = "; ".join(reference.text for reference in cited_for(held))
+    return [*texts, " ".join(_intervals(result)), f"References: {cited}."]
 
 
 def _attention(result: Result, options: dict[str, Any]) -> Iterator[str]:

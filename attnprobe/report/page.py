@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,25 @@ from plotly.offline import get_plotlyjs
 from attnprobe.errors import ResultError
 from attnprobe.plots import MOST, NIGHT, PALETTE
 from attnprobe.report import tables
+from attnprobe.report.citations import bibtex
+from attnprobe.report.explorer import Explorer, explorer
 from attnprobe.report.figures import embed
 from attnprobe.report.legible import legible_result
 from attnprobe.report.methods import paragraphs
+from attnprobe.report.packing import pack
 from attnprobe.report.sections import Section, sections
 from attnprobe.report.summary import sentences
+from attnprobe.report.tables import Table
 from attnprobe.results import Result
 from attnprobe.types import LoadLedger
 
 ABSENT = "\N{EN DASH}"
 HERE = Path(__file__).parent
-SCRIPTS = ("tables.js", "figures.js", "scroll.js")
+SCRIPTS = ("tables.js", "unpack.js", "figures.js", "movies.js", "scroll.js", "cite.js")
+EXPLORER = (
+    *("attention.js", "drawing.js", "explorer.js", "cells.js"),
+    *("views.js", "patches.js", "saving.js"),
+)
 
 
 def render(results: list[Result]) -> str:
@@ -41,6 +51,7 @@ def render(results: list[Result]) -> str:
         "page.html.jinja",
         sections(results),
         results=results,
+        explorer=explorer(results),
         title=results[0].name if len(results) == 1 else f"{len(results)} models compared",
         **about(results),
     )
@@ -54,30 +65,46 @@ def about(results: list[Result]) -> dict[str, Any]:
         "geometry": tables.geometry(results),
         "methods": _methods(results),
         "definitions": list(tables.definitions(results)),
+        "bibtex": bibtex({name for result in results for name in result.tables}),
     }
 
 
-def assemble(template: str, parts: list[Section], **words: Any) -> str:
+def assemble(
+    template: str,
+    parts: list[Section],
+    *,
+    explorer: Explorer | None = None,
+    later: Sequence[Table] = (),
+    **words: Any,
+) -> str:
     """Fill a template with sections, and embed their figures, tables, style and scripts.
 
     Args:
         template: Name of a file beside this one.
         parts: Sections in their order.
+        explorer: Linked views of heads, for templates that have a place for them.
+        later: Tables built when they are opened, beside those of the sections.
         **words: What else the template names.
     """
     drawn = {figure.plot.name: figure.data for part in parts for figure in part.figures}
-    longer = {table.key: vars(table) for part in parts for table in part.hidden}
+    hidden = [*later, *(table for part in parts for table in part.hidden)]
+    longer = {table.key: vars(table) for table in hidden}
     night = dict(zip(PALETTE, NIGHT, strict=True))
-    scripts = [_inert(get_plotlyjs()), *(_inert(_read(name)) for name in SCRIPTS)]
+    views = {"explorer": explorer.data} if explorer else {}
+    names = (*SCRIPTS, *EXPLORER) if explorer else SCRIPTS
+    scripts = [_inert(_read(name)) for name in names]
+    payload = {"figures": drawn, "tables": longer, "night": night, "plotly": _packed_plotly()}
+    style = _read("page.css") + (_read("explorer.css") if explorer else "") + _swatches()
     return (
         _environment()
         .get_template(template)
         .render(
             sections=parts,
-            payload=Markup(embed({"figures": drawn, "tables": longer, "night": night})),
-            style=Markup(_read("page.css") + _swatches()),
+            explorer=explorer,
+            payload=Markup(embed(payload | views)),
+            style=Markup(style),
             scripts=[Markup(text) for text in scripts],
-            policy=_policy(scripts),
+            policy=_policy([*scripts, get_plotlyjs()]),
             **words,
         )
     )
@@ -119,10 +146,12 @@ def _swatches() -> str:
 
 
 def _number(value: Any, places: int | None = None) -> str:
-    """A number with its column's decimals, and a dash for what was not measured."""
+    """A number with its column's decimals or digits, and a dash for what was not measured."""
     if value is None:
         return ABSENT
-    return str(value) if places is None else f"{value:.{places}f}"
+    if places is None:
+        return str(value)
+    return f"{value:.{places}f}" if places >= 0 else f"{value:.{-places}g}"
 
 
 def _lines(value: Any) -> list[str]:
@@ -157,6 +186,12 @@ def _read(name: str) -> str:
 def _inert(script: str) -> str:
     """Script text that cannot end its own element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+@lru_cache(maxsize=1)
+def _packed_plotly() -> str:
+    """The text of plotly.js, deflated; the page unpacks it and runs it by its hash."""
+    return pack(get_plotlyjs().encode(), 9)
 
 
 def _policy(scripts: list[str]) -> str:

@@ -4,7 +4,8 @@ const payload = JSON.parse(document.getElementById("payload").textContent);
 
 const shown = (cell, places) => {
   if (cell === null) return "–";
-  return places === null ? String(cell) : cell.toFixed(places);
+  if (places === null) return String(cell);
+  return places >= 0 ? cell.toFixed(places) : String(Number(cell.toPrecision(-places)));
 };
 
 function build(place, table) {

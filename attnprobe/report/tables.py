@@ -20,6 +20,15 @@ HEADINGS = {
     "layer_b": "Other layer",
     "token": "Token",
     "value": "Mean",
+    "value_first": "First",
+    "value_last": "Last",
+    "change": "Change",
+    "settled": "Settled at",
+    "label": "Label",
+    "epoch": "Epoch",
+    "iteration": "Iteration",
+    "step": "Step",
+    "checkpoint": "Checkpoint",
     "low": "95 % low",
     "high": "95 % high",
     "head_min": "Lowest head",
@@ -41,10 +50,12 @@ HEADINGS = {
     "distance_max": "Largest distance",
 }
 TIMES = " \N{MULTIPLICATION SIGN} "
-ALIKE = ("value", "low", "high", "head_min", "head_max", "head_sd", "uniform")
+ALIKE = ("value", "change", "low", "high", "head_min", "head_max", "head_sd", "uniform")
 DIGITS = 4
+SMALL = {"p": 4, "q": 4}  # decimals of what is read for how small it is
 ORDER = ("distance", "entropy", "head_kl_mean", "head_kl", "prefix_mass", "cka")
 HIDDEN = ("unit", "definition", "metric")
+MIXED = "in"  # a column of units: the numbers beside it are of different kinds
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Table:
         headings: Column headings as shown.
         numeric: Which columns hold numbers.
         places: Decimals shown in a column, so that points stand in one line; None for
-            text and counts.
+            text and counts; negative for significant digits, where a column mixes units.
         rows: Cells: numbers, text or None.
     """
 
@@ -80,14 +91,28 @@ def table(key: str, title: str, results: list[Result], frames: list[pd.DataFrame
     ]
     if not pairs:
         return None
-    whole = pd.concat(pairs, ignore_index=True)
+    return built(key, title, pd.concat(pairs, ignore_index=True))
+
+
+def built(
+    key: str, title: str, whole: pd.DataFrame, headings: dict[str, str] | None = None
+) -> Table:
+    """Return a frame as a table of the page.
+
+    Args:
+        key: Identifier.
+        title: Heading.
+        whole: The rows.
+        headings: Headings that this table has of its own, by column.
+    """
+    known = {**HEADINGS, **(headings or {})}
     columns = [name for name in ("model", *whole.columns) if name in whole.columns]
     columns = [name for name in dict.fromkeys(columns) if _shown(whole[name])]
     return Table(
         key=key,
         title=title,
         columns=[f"{name} (from 1)" if name in COUNTED else name for name in columns],
-        headings=[HEADINGS.get(name, name.replace("_", " ")) for name in columns],
+        headings=[known.get(name, name.replace("_", " ").capitalize()) for name in columns],
         numeric=[pd.api.types.is_numeric_dtype(whole[name]) for name in columns],
         places=_places(whole, columns),
         rows=[
@@ -145,8 +170,10 @@ def _rank(name: str) -> tuple[int, str]:
 def _places(frame: pd.DataFrame, columns: list[str]) -> list[int | None]:
     """Decimals that give the largest number of a column four digits."""
     alike = [name for name in columns if name in ALIKE]
+    if MIXED in columns:
+        return [-DIGITS if pd.api.types.is_float_dtype(frame[name]) else None for name in columns]
     return [
-        _decimals(frame[alike if name in alike else [name]])
+        SMALL.get(name) or _decimals(frame[alike if name in alike else [name]])
         if pd.api.types.is_float_dtype(frame[name])
         else None
         for name in columns

@@ -1,0 +1,165 @@
+"""What figures of a comparison share: every model against the first, and one axis of depth."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from attnprobe.comparison import Comparison
+from attnprobe.frames import rows
+from attnprobe.plots import PALETTE
+from attnprobe.plots import _style as style
+
+METRICS = {
+    "distance": "attention distance",
+    "entropy": "attention entropy",
+    "head_kl": "divergence between heads",
+}
+SIGNIFICANT = 0.05
+
+
+class Points(NamedTuple):
+    """Places on the horizontal axis, and a text for each."""
+
+    x: list[float]
+    texts: list[str]
+
+
+def against_first(comparison: Comparison, table: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield each other model's number with its rows of a table about it and the first model."""
+    frame = comparison.tables[table]
+    for other in range(1, len(comparison.results)):
+        part = frame.loc[(frame["model_a"] == 0) & (frame["model_b"] == other)]
+        if not part.empty:
+            yield other, part
+
+
+def name(comparison: Comparison, other: int) -> str:
+    """Label of a pair: the first model less the other one."""
+    first, second = (style.label(comparison.results[at].name) for at in (0, other))
+    return f"{first} \N{MINUS SIGN} {second}"
+
+
+def title(comparison: Comparison, table: str, metric: str, words: str) -> str:
+    """Axis title: words, the metric and the unit of the scale that is drawn."""
+    frame, drawn = comparison.tables[table], scale(comparison, metric)
+    units = frame.loc[(frame["metric"] == metric) & (frame["scale"] == drawn), "unit"]
+    unit = next(iter(units), "") if drawn == "value" else "of uniform"
+    return style.titled(f"{words} {METRICS[metric]}", unit)
+
+
+def metrics(comparison: Comparison, table: str) -> list[str]:
+    """Metrics that a table holds, in their usual order."""
+    held = set(comparison.tables[table]["metric"])
+    return [metric for metric in METRICS if metric in held]
+
+
+def panels(comparison: Comparison, table: str, words: str) -> go.Figure:
+    """Figure with one panel a metric of a table, side by side, titled by words and the metric."""
+    titles = [title(comparison, table, metric, words) for metric in metrics(comparison, table)]
+    figure = make_subplots(rows=1, cols=max(1, len(titles)), horizontal_spacing=0.08)
+    figure.update_layout(template=style.TEMPLATE, height=88 + style.PANEL, margin={"t": 64})
+    for col, text in enumerate(titles, start=1):
+        figure.update_yaxes(title={"text": text}, row=1, col=col)
+    return figure
+
+
+def depth_axis(figure: go.Figure, comparison: Comparison) -> None:
+    """Number the layers, or where depths differ, go from the first to the last."""
+    if same_depth(comparison):
+        style.layer_axis(figure, len(comparison.results[0].layers))
+    else:
+        style.relative_axis(figure)
+
+
+def same_depth(comparison: Comparison) -> bool:
+    """Whether all models have the same number of layers."""
+    return style.same_depth(list(comparison.results))
+
+
+def scale(comparison: Comparison, metric: str) -> str:
+    """Return the scale on which these models compare."""
+    return style.scale(list(comparison.results), metric)
+
+
+def places(comparison: Comparison, part: pd.DataFrame) -> list[float]:
+    """Where rows stand on the axis of depth."""
+    if same_depth(comparison):
+        return (part["layer_a"] + 1).tolist()
+    if "depth" in part:
+        return part["depth"].tolist()
+    return (part["layer_a"] / max(1, len(comparison.results[0].layers) - 1)).tolist()
+
+
+def band(x: list[float], part: pd.DataFrame, colour: str, group: str) -> list[go.Scatter]:
+    """The interval around a line; nothing where there is none."""
+    held = [(at, row) for at, row in zip(x, rows(part), strict=True) if pd.notna(row.low)]
+    ends = [(at, row.high) for at, row in held] + [(at, row.low) for at, row in reversed(held)]
+    ribbon = go.Scatter(
+        name="interval",
+        legendgroup=group,
+        mode="lines",
+        x=[at for at, _ in ends],
+        y=[end for _, end in ends],
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.2,
+        line={"width": 0, "color": colour},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    return [ribbon] if held else []
+
+
+def line(
+    x: list[float], part: pd.DataFrame, other: int, label: str, texts: list[str]
+) -> go.Scatter:
+    """The differences of one pair; open marks where the adjusted p-value is not small."""
+    closed, symbol = style.SYMBOLS[other % 8], f"{style.SYMBOLS[other % 8]}-open"
+    small = part["q"] < SIGNIFICANT if "q" in part else (part["low"] > 0) | (part["high"] < 0)
+    return go.Scatter(
+        name=label,
+        legendgroup=str(other),
+        mode="lines+markers",
+        x=x,
+        y=part["value"].tolist(),
+        line={"color": PALETTE[other], "width": 2, "dash": style.DASHES[other]},
+        marker={
+            "color": PALETTE[other],
+            "size": 9,
+            "symbol": [closed if each else symbol for each in small],
+        },
+        hoverinfo="text",
+        hovertext=texts,
+    )
+
+
+def add(
+    figure: go.Figure, col: int, part: pd.DataFrame, pair: tuple[int, str], points: Points
+) -> None:
+    """Draw one pair's interval and line into a panel; its legend stands in the first one.
+
+    Args:
+        figure: Figure of panels.
+        col: Panel, from 1.
+        part: Rows of the pair.
+        pair: Number of the other model, and the label of the pair.
+        points: Places of the rows and what they say when pointed at.
+    """
+    other, label = pair
+    drawn = line(points.x, part, other, label, points.texts)
+    drawn.showlegend = col == 1
+    ribbon = band(points.x, part, PALETTE[other], str(other))
+    figure.add_traces([*ribbon, drawn], rows=1, cols=col)
+
+
+def zero(figure: go.Figure) -> None:
+    """A line where there is no difference."""
+    figure.update_yaxes(zeroline=True, zerolinecolor=style.GREY.format(0.8), zerolinewidth=1.5)
+
+
+def number(value: Any) -> str:
+    """A number of a hover text."""
+    return "\N{EN DASH}" if pd.isna(value) else f"{value:.4g}"

@@ -1,0 +1,63 @@
+"""How the overall difference and its interval settle as images are added."""
+
+import plotly.graph_objects as go
+
+from attnprobe.comparison import Comparison
+from attnprobe.frames import rows
+from attnprobe.plots import Plot
+from attnprobe.plots import _pairs as pairs
+from attnprobe.plots import _style as style
+
+TABLE = "running"
+
+
+def _draw(comparison: Comparison) -> go.Figure:
+    figure = pairs.panels(comparison, TABLE, "Difference in")
+    for other, part in pairs.against_first(comparison, TABLE):
+        for col, metric in enumerate(pairs.metrics(comparison, TABLE), start=1):
+            alike = part["scale"] == pairs.scale(comparison, metric)
+            held = part.loc[(part["metric"] == metric) & alike]
+            x = [float(size) for size in held["images"]]
+            texts = [
+                f"{row.images} images<br>{row.value:.4g} {row.unit}"
+                f"{style.interval(row.low, row.high)}"
+                for row in rows(held)
+            ]
+            points = pairs.Points(x, texts)
+            pairs.add(figure, col, held, (other, pairs.name(comparison, other)), points)
+    sizes = sorted(set(comparison.tables[TABLE]["images"]))
+    figure.update_xaxes(
+        title={"text": "Images"},
+        type="log",
+        tickmode="array",
+        tickvals=_thinned(sizes),
+        ticktext=[str(size) for size in _thinned(sizes)],
+        showgrid=False,
+    )
+    pairs.zero(figure)
+    return figure
+
+
+def _thinned(sizes: list[int]) -> list[int]:
+    """Keep numbers of images that stand apart on a logarithmic axis, the last among them.
+
+    >>> _thinned([8, 9, 10, 16, 64])
+    [8, 16, 64]
+    """
+    kept: list[int] = []
+    for size in reversed(sizes):
+        if not kept or size * 1.5 <= kept[0]:
+            kept.insert(0, size)
+    return kept
+
+
+PLOT = Plot(
+    TABLE,
+    "How many images are enough",
+    (TABLE,),
+    _draw,
+    caption="The mean difference over all layers, the first model less each other one, and its "
+    "interval as images are added in a random order. Filled marks have an interval without zero. "
+    "The table of differences says how many images each layer would take.",
+    of="comparison",
+)
