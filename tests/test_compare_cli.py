@@ -47,7 +47,7 @@ def compared(tmp_path_factory, saved, deeper):
 
 def test_a_checkpoint_is_measured_as_the_saved_run_beside_it_was(compared):
     done, out = compared
-    first, second = (Result.load(out / "models" / n) for n in "12")
+    first, second = (Result.load(folder) for folder in sorted((out / "runs").iterdir()))
     assert first.provenance.images_sha256 == second.provenance.images_sha256
     assert second.provenance.images == 8
     assert (first.name, second.name) == ("A & <b>", "B")
@@ -60,7 +60,7 @@ def test_the_folder_holds_tables_page_and_models(compared):
     names = {path.name for path in out.iterdir()}
     assert names == {
         *("config.toml", "manifest.json", "summary.csv", "verdicts.csv", "report.html", "log.txt"),
-        *("tables", "models"),
+        *("tables", "runs"),
     }
     verdicts = pd.read_csv(out / "verdicts.csv")
     assert {"claim", "statement", "verdict", "evidence", "value", "low", "high"} <= set(verdicts)
@@ -118,7 +118,9 @@ def test_other_images_are_refused(saved, checkpoint, photos, tmp_path):
     options = ("-i", photos, "--limit", 7, "-o", tmp_path / "out", *QUICK)
     done = attnprobe("compare", saved, checkpoint, *options, status=1)
     assert "different images" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert "--resume" in done.stderr
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert "interrupted" in attnprobe("report", tmp_path / "out", status=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,24 @@ def test_images_that_cannot_be_read_make_a_partial_comparison(checkpoint, photos
     done = attnprobe(*arguments, status=3)
     assert "1 images could not be read" in done.stderr
     assert "half.jpg" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_an_interruption_keeps_what_is_measured_and_resume_goes_on(
+    checkpoint, deeper, photos, tmp_path
+):
+    out = tmp_path / "out"
+    arguments = ("-i", photos, *QUICK, "-o", out)
+    attnprobe("compare", checkpoint, tmp_path / "absent.pth", *arguments, status=1)
+    (kept,) = (out / "runs").iterdir()
+    before = (kept / "manifest.json").read_bytes()
+    refused = attnprobe("compare", checkpoint, deeper, *arguments, status=1)
+    assert "already holds a comparison" in refused.stderr
+    done = attnprobe("compare", checkpoint, deeper, *arguments, "--resume")
+    assert f"is finished; kept {kept.name}" in done.stderr
+    assert (kept / "manifest.json").read_bytes() == before
+    assert len(Comparison.load(out).results) == 2
+    again = attnprobe("compare", checkpoint, deeper, *arguments, "--resume", "--limit", 7)
+    assert again.stderr.count("measured again (changed: limit)") == 2
 
 
 def test_help_names_a_way_in():

@@ -331,13 +331,13 @@ def test_a_saved_comparison_reads_back_the_same(tmp_path):
         pd.testing.assert_frame_equal(again.tables[name], table, check_dtype=False, atol=1e-9)
     assert {path.name for path in folder.iterdir()} == {
         *("config.toml", "manifest.json", "verdicts.csv", "summary.csv"),
-        *("tables", "models", "log.txt"),
+        *("tables", "runs", "log.txt"),
     }
     with pytest.raises(OutputError, match="already"):
         found.save(folder)
     with pytest.raises(ResultError, match="holds a comparison"):
         Result.load(folder)
-    assert Result.load(folder / "models" / "1").name == "a"
+    assert Result.load(folder / "runs" / "01-a").name == "a"
 
 
 @pytest.mark.parametrize(
@@ -345,8 +345,11 @@ def test_a_saved_comparison_reads_back_the_same(tmp_path):
     [
         {"kind": "result"},
         {"schema": 99},
-        {"models": ["../../x"]},
-        {"models": 3},
+        {"runs": ["../../x", "02-b"]},
+        {"runs": 3},
+        {"names": ["a"]},
+        {"names": ["a", 3]},
+        {"finished": False},
         {"options": {"confidence": 7}},
         {"options": []},
     ],

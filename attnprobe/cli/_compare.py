@@ -1,21 +1,22 @@
 """The work behind `compare`: measure what is no saved run, compare, save, print."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnprobe.cli import EXIT_PARTIAL, _texts
+from attnprobe.cli import EXIT_INTERRUPTED, EXIT_PARTIAL, _texts
 from attnprobe.cli._console import console, progress, put_json, records, say
-from attnprobe.cli._run import OPTION_FIELDS, command_line, settings
+from attnprobe.cli._measured import Plan, is_run, left, measured, target
+from attnprobe.cli._run import OPTION_FIELDS, command_line
+from attnprobe.errors import AttnprobeError
 
 if TYPE_CHECKING:
-    from attnprobe.comparison import Comparison
+    from attnprobe.comparison import CompareOptions, Comparison
     from attnprobe.results import Result
+    from attnprobe.results.runs import Runs
 
 COMPARING = ("confidence", "permutations", "match_heads", "thresholds")
 FOLLOWED = ("images", "limit", "maps", "map_images", *OPTION_FIELDS)
@@ -29,6 +30,7 @@ def run(
     *,
     out: Path | None,
     overwrite: bool,
+    resume: bool,
     as_json: bool,
 ) -> int:
     """Compare models, save the comparison with its page, print it; return the exit code.
@@ -39,42 +41,50 @@ def run(
         given: Options that were not left at their default.
         out: Where to write.
         overwrite: Replace an older comparison there.
+        resume: Keep the finished runs of an older comparison there.
         as_json: Print for programs.
     """
-    from attnprobe.comparison import CompareOptions, compare
-    from attnprobe.comparison.options import check_options
-    from attnprobe.comparison.pairing import checked
-    from attnprobe.report import render_comparison
-    from attnprobe.results import check_output
+    from attnprobe.comparison.folder import KIND
+    from attnprobe.results.runs import Runs
 
     _check_counts(models, values["names"])
-    names = values["names"] or [_texts.folder_name(None, model) for model in models]
-    place = out or Path("runs", _texts.folder_name("-".join(["compare", *names]), ""))
-    target = check_output(place, overwrite=overwrite)
+    place = out or _default_place(models, values["names"])
+    path = target(place, KIND, overwrite=overwrite, resume=resume)
     comparing = {name: values.pop(name) for name in COMPARING}
-    options = CompareOptions(
-        **comparing, resamples=max(1000, values["resamples"]), seed=values["seed"]
-    )
-    check_options(options)
-    saved = {at: _saved(model) for at, model in enumerate(models) if is_run(model)}
-    if len(saved) > 1:
-        checked(list(saved.values()))
-    _follow(saved, values, given)
+    options = _options(comparing, values)
+    _follow(_saved(models), values, given)
     config = {"models": list(models), **values, **_plain(comparing)}
-    results = _measured(models, saved, values)
+    plan = _plan(models, values)
+    runs = Runs(path, KIND, resumed=resume)
+    try:
+        found = _finish(plan, runs, options, config)
+    except KeyboardInterrupt:
+        say(f"interrupted; {left(runs, plan, place) or 'nothing was written'}")
+        return EXIT_INTERRUPTED
+    except AttnprobeError as error:
+        words = filter(None, (error.remedy, left(runs, plan, place)))
+        raise type(error)(error.cause, "; ".join(words)) from error
+    show(found, place, as_json=as_json)
+    return EXIT_PARTIAL if any(result.provenance.skipped for result in found.results) else 0
+
+
+def _finish(
+    plan: Plan, runs: "Runs", options: "CompareOptions", config: dict[str, Any]
+) -> "Comparison":
+    """Measure, compare, and write what stands beside the runs."""
+    from attnprobe.comparison import compare, folder
+    from attnprobe.report import render_comparison
+
+    results = list(measured(plan, runs))
     with progress("comparing") as update:
         found = compare(results, options=options, progress=update)
+    runs.start()
     texts = {"report.html": render_comparison(found), "log.txt": _log(found)}
-    kept = {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()}
-    kept = {key: v for key, v in kept.items() if v is not None and key != "trust"}
-    found.save(target, overwrite=overwrite, texts=texts, config=kept)
-    show(found, place, as_json=as_json)
-    return EXIT_PARTIAL if any(result.provenance.skipped for result in results) else 0
-
-
-def is_run(model: str) -> bool:
-    """Whether a folder with a manifest is meant, rather than a checkpoint."""
-    return os.path.isfile(os.path.join(model, "manifest.json"))  # noqa: PTH113, PTH118 - never raise
+    # a saved configuration must never let code run: trust is given by hand, each time
+    kept = {key: value for key, value in config.items() if key != "trust"}
+    kept = {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+    folder.finish(found, runs.path, runs.done, folder.files_of(found, texts, kept))
+    return found
 
 
 def show(found: "Comparison", out: Path, *, as_json: bool) -> None:
@@ -111,45 +121,49 @@ def _check_counts(models: Sequence[str], names: Sequence[str]) -> None:
         raise click.UsageError(f"{len(names)} names were given for {len(models)} models")
 
 
-def _saved(model: str) -> "Result":
+def _default_place(models: Sequence[str], names: Sequence[str]) -> Path:
+    words = names or [_texts.folder_name(None, model) for model in models]
+    return Path("runs", _texts.folder_name("-".join(["compare", *words]), ""))
+
+
+def _options(comparing: dict[str, Any], values: dict[str, Any]) -> "CompareOptions":
+    """Return the options of the comparison, checked before any work."""
+    from attnprobe.claims import thresholds
+    from attnprobe.comparison import CompareOptions
+    from attnprobe.comparison.options import check_options
+
+    draws = max(1000, values["resamples"])
+    options = CompareOptions(**comparing, resamples=draws, seed=values["seed"])
+    check_options(options)
+    thresholds(options.thresholds)
+    return options
+
+
+def _saved(models: Sequence[str]) -> list["Result"]:
+    """Return the saved runs among the models, which must be alike."""
+    from attnprobe.comparison.pairing import checked
     from attnprobe.results import Result
 
-    return Result.load(model)
+    saved = [Result.load(model) for model in models if is_run(model)]
+    if len(saved) > 1:
+        checked(saved)
+    return saved
 
 
-def _follow(saved: dict[int, "Result"], values: dict[str, Any], given: set[str]) -> None:
+def _plan(models: Sequence[str], values: dict[str, Any]) -> Plan:
+    measuring = dict(values)
+    names, trust, images = (measuring.pop(name) for name in ("names", "trust", "images"))
+    return Plan(models, images, measuring, heads=None, trust=trust, names=names)
+
+
+def _follow(saved: list["Result"], values: dict[str, Any], given: set[str]) -> None:
     """Measure checkpoints as the first saved run was, except where options say otherwise."""
     if not saved:
         return
-    config = next(iter(saved.values())).config
+    config = saved[0].config
     for name in FOLLOWED:
         if name not in given and name in config:
             values[name] = config[name]
-
-
-def _measured(
-    models: Sequence[str], saved: dict[int, "Result"], values: dict[str, Any]
-) -> list["Result"]:
-    """Return one result a model: the saved one, or a new measurement."""
-    import attnprobe
-
-    values = dict(values)
-    names, trust, images = values.pop("names"), values.pop("trust"), values.pop("images")
-    measuring = settings(values)
-    results = []
-    for at, source in enumerate(models):
-        name = names[at] if names else None
-        if at in saved:
-            results.append(replace(saved[at], name=name or saved[at].name))
-            continue
-        model = attnprobe.load(source, name=name, trust=trust)
-        with progress(f"{at + 1} of {len(models)}: measuring {model.spec.name}") as update:
-            result = attnprobe.analyze(
-                model, images, config=measuring, progress=update, command=command_line()
-            )
-        kept = {"checkpoint": source, "images": images, **result.config}
-        results.append(replace(result, config=kept))
-    return results
 
 
 def _plain(comparing: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,9 @@ as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print machine output on stdout, messages on stderr."
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote.")
+resume = click.option(
+    "--resume", is_flag=True, help="Keep the runs that are finished in OUT, and go on."
+)
 trust = click.option(
     "--trust", is_flag=True, help="Let pickled code inside the file RUN. Only for your own files."
 )

@@ -1,7 +1,7 @@
 """The work behind `track`: measure what is not measured yet, put it in order, save, print."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +11,14 @@ import click
 
 from attnprobe.cli import EXIT_INTERRUPTED, EXIT_PARTIAL, _texts
 from attnprobe.cli._console import console, put_json, records, say
+from attnprobe.cli._measured import Plan, left, measured, target
 from attnprobe.cli._run import command_line
-from attnprobe.cli._track_runs import Plan, measured
-from attnprobe.errors import AttnprobeError, OutputError
+from attnprobe.errors import AttnprobeError
 
 if TYPE_CHECKING:
     from attnprobe.results import Result
+    from attnprobe.results.runs import Runs
     from attnprobe.tracking import Track
-    from attnprobe.tracking.runs import Runs
 
 
 def run(
@@ -31,26 +31,27 @@ def run(
     as_json: bool,
 ) -> int:
     """Measure the checkpoints, save the track and print it; return the exit code."""
-    from attnprobe.tracking.runs import Runs
+    from attnprobe.results.runs import Runs
+    from attnprobe.tracking.folder import KIND
 
     config = {"checkpoints": list(checkpoints), **values}
     name, given = values.pop("name"), values.pop("steps")
-    _check(checkpoints, given, overwrite=overwrite, resume=resume)
+    _check(checkpoints, given)
     name = name or _common_name(checkpoints)
     place = out or Path("runs", f"track-{_texts.folder_name(name, '')}")
     loading = {key: values.pop(key) for key in ("images", "heads", "trust")}
     plan = Plan(sources=checkpoints, measuring=values, **loading)
-    runs = Runs(_target(place, overwrite=overwrite, resume=resume), resumed=resume)
+    runs = Runs(target(place, KIND, overwrite=overwrite, resume=resume), KIND, resumed=resume)
     try:
-        results = measured(plan, runs)
+        results = _alike(measured(plan, runs))
         found = _track(results, runs, given, name=name, plan=plan)
         names = _finish(found, runs, config)
     except KeyboardInterrupt:
-        say(f"interrupted; {_left(runs, plan, place) or 'nothing was written'}")
+        say(f"interrupted; {left(runs, plan, place) or 'nothing was written'}")
         return EXIT_INTERRUPTED
     except AttnprobeError as error:
-        left = _left(runs, plan, place)
-        raise type(error)(error.cause, "; ".join(filter(None, (error.remedy, left)))) from error
+        words = filter(None, (error.remedy, left(runs, plan, place)))
+        raise type(error)(error.cause, "; ".join(words)) from error
     show(found, names, place, as_json=as_json)
     return EXIT_PARTIAL if any(result.provenance.skipped for result in results) else 0
 
@@ -82,16 +83,12 @@ def show(found: "Track", runs: list[str], out: Path, *, as_json: bool) -> None:
     say(f"wrote {out}; open {out / 'report.html'}")
 
 
-def _check(
-    checkpoints: Sequence[str], steps: Sequence[float] | None, *, overwrite: bool, resume: bool
-) -> None:
+def _check(checkpoints: Sequence[str], steps: Sequence[float] | None) -> None:
     """Refuse before any work what could not become a track."""
     from attnprobe.tracking import order
 
     if len(checkpoints) < 2:
         raise click.UsageError("track takes two checkpoints or more")
-    if overwrite and resume:
-        raise click.UsageError("--resume keeps what --overwrite replaces; give one of them")
     twice = [name for at, name in enumerate(checkpoints) if name in checkpoints[:at]]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice")
@@ -106,19 +103,15 @@ def _common_name(checkpoints: Sequence[str]) -> str:
     return _texts.folder_name(common or None, checkpoints[0])
 
 
-def _target(place: Path, *, overwrite: bool, resume: bool) -> Path:
-    """Return where to write, or refuse it before the work."""
-    from attnprobe.results import check_output
-    from attnprobe.tracking.folder import is_track
+def _alike(results: Iterable["Result"]) -> list["Result"]:
+    """Return the results without per-image values; the first that differs from the rest ends it."""
+    from attnprobe.tracking import check_alike
 
-    if is_track(place) and not (resume or overwrite):
-        raise OutputError(
-            f"{place} already holds a track",
-            "pass --resume to keep its finished runs, --overwrite, or choose another --out",
-        )
-    if resume and place.is_dir() and any(place.iterdir()) and not is_track(place):
-        raise OutputError(f"{place} holds no track to resume", "choose another --out")
-    return check_output(place, overwrite=overwrite or resume)
+    kept: list[Result] = []
+    for result in results:
+        kept.append(replace(result, samples={}, arrays={}))
+        check_alike(kept[0], result)
+    return kept
 
 
 def _track(
@@ -155,16 +148,6 @@ def _finish(found: "Track", runs: "Runs", config: dict[str, Any]) -> list[str]:
     kept = {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
     folder.finish(found, runs.path, runs.done, kept, texts)
     return runs.done
-
-
-def _left(runs: "Runs", plan: Plan, place: Path) -> str:
-    """Say what an interruption leaves, and how to go on; nothing where it leaves nothing."""
-    if not runs.done:
-        return ""
-    return (
-        f"{len(runs.done)} of {len(plan.sources)} checkpoints are finished and kept in {place}; "
-        "to go on, give the same command with --resume"
-    )
 
 
 def _log(found: "Track", runs: list[str]) -> str:

@@ -18,6 +18,7 @@ evidence, value, low, high, ...}], overall: [{metric, value, low, high, p, ...}]
 @_options.comparing
 @_options.out("runs/compare-NAMES")
 @_options.overwrite
+@_options.resume
 @_options.config
 @_options.as_json
 @click.pass_context
@@ -26,7 +27,8 @@ def command(context: click.Context, models: tuple[str, ...], **values: Any) -> i
 
     A MODEL is a checkpoint (as in `attnprobe analyze`) or the folder of a saved run. Checkpoints
     beside saved runs are measured as those were. Writes tables of paired differences with
-    intervals and tests, verdicts on the claims of the paper, and report.html.
+    intervals and tests, verdicts on the claims of the paper, and report.html. What is measured
+    outlives an interruption: see --resume.
 
     \b
     attnprobe compare mae.pth deit.pth -i photos/ --limit 500 --name MAE --name DeiT
@@ -39,5 +41,5 @@ def command(context: click.Context, models: tuple[str, ...], **values: Any) -> i
         for name in values
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
-    shown = {name: values.pop(name) for name in ("out", "overwrite", "as_json")}
+    shown = {name: values.pop(name) for name in ("out", "overwrite", "resume", "as_json")}
     return _compare.run(models, values, given, **shown)

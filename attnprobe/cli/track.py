@@ -26,7 +26,7 @@ layers count from 0 there. Values by step are in OUT/tables."""
 @_options.loading
 @_options.out("runs/track-NAME")
 @_options.overwrite
-@click.option("--resume", is_flag=True, help="Keep the runs that are finished in OUT, and go on.")
+@_options.resume
 @_options.config
 @_options.as_json
 def command(checkpoints: tuple[str, ...], out: Path | None, **values: Any) -> int:

@@ -3,7 +3,7 @@
 A comparison is a function of results and options alone, so a saved one is the saved results, the
 options and, for others to read, the tables:
 
-    config.toml manifest.json verdicts.csv summary.csv tables/*.parquet models/<n>/...
+    config.toml manifest.json verdicts.csv summary.csv tables/*.parquet runs/<nn>-<name>/...
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ class Comparison:
         texts: dict[str, str] | None = None,
         config: dict[str, Any] | None = None,
     ) -> Path:
-        """Write the comparison all-or-nothing, its results among it, and return its path.
+        """Write the comparison, its results among it, and return its path.
 
         Args:
             folder: Where to write.
@@ -74,13 +74,9 @@ class Comparison:
         Raises:
             OutputError: The folder exists (and `overwrite` is false) or cannot be written.
         """
-        return saving.save(
-            self,
-            Path(folder),
-            overwrite=overwrite,
-            texts=texts or {},
-            config=self.options.flat() if config is None else config,
-        )
+        settings = self.options.flat() if config is None else config
+        files = saving.files_of(self, texts or {}, settings)
+        return saving.save(self, Path(folder), overwrite=overwrite, files=files)
 
     @staticmethod
     def load(folder: str | Path) -> "Comparison":

@@ -1,108 +1,95 @@
-"""A saved comparison: its models' results, its options, and its tables for others to read."""
+"""A saved comparison: its models' runs, its options, and its tables for others to read."""
 
-import json
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomlkit
-
 from attnprobe.comparison.options import CompareOptions
-from attnprobe.errors import OutputError, ResultError
-from attnprobe.results import MANIFEST, Result, check_output, folders, put, write_into
-from attnprobe.types import SCHEMA_VERSION
+from attnprobe.errors import ResultError
+from attnprobe.results import MANIFEST, Result, check_output, collection
 
 if TYPE_CHECKING:
     from attnprobe.comparison import Comparison
 
 KIND = "comparison"
-MOST_MODELS = 8
 
 
 def save(
-    comparison: "Comparison",
-    folder: Path,
-    *,
-    overwrite: bool,
-    texts: dict[str, str],
-    config: dict[str, Any],
+    comparison: "Comparison", folder: Path, *, overwrite: bool, files: collection.Files
 ) -> Path:
-    """Write a comparison all-or-nothing and return its resolved path.
-
-    Args:
-        comparison: What to save.
-        folder: Where to write.
-        overwrite: Replace an older comparison or result there.
-        texts: More files to put beside the tables, by name (report, log).
-        config: What to write as config.toml; plain values.
+    """Write a comparison with its runs and return its resolved path.
 
     Raises:
         OutputError: The folder exists (and `overwrite` is false) or cannot be written.
     """
     path = check_output(folder, overwrite=overwrite)
-
-    def write(staging: Path) -> None:
-        _write(comparison, staging, config)
-        for name, text in texts.items():
-            put(staging / name, text)
-
-    try:
-        folders.place(path, write)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}",
-            "free some disk or choose another --out",
-        ) from error
+    collection.begin(path, KIND)
+    runs = []
+    for number, result in enumerate(comparison.results, start=1):
+        runs.append(collection.run_name(number, result.name))
+        result.save(path / collection.RUNS / runs[-1])
+    finish(comparison, path, runs, files)
     return path
+
+
+def finish(
+    comparison: "Comparison", path: Path, runs: Sequence[str], files: collection.Files
+) -> None:
+    """Write what stands beside the runs, the finished manifest last.
+
+    Args:
+        comparison: The comparison.
+        path: Its folder, which holds the runs.
+        runs: Names of the run folders, in the order of the models.
+        files: Configuration and texts; the tables are the comparison's own.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    content = {
+        "runs": list(runs),
+        "names": [result.name for result in comparison.results],
+        "options": comparison.options.flat(),
+    }
+    collection.finish(path, KIND, content, files)
+
+
+def files_of(
+    comparison: "Comparison", texts: dict[str, str], config: dict[str, Any]
+) -> collection.Files:
+    """Return what stands beside the runs of a comparison."""
+    tables = comparison.tables
+    summaries = {"verdicts.csv": tables["verdicts"], "summary.csv": tables["overall"]}
+    return collection.Files(tables, summaries, config, texts)
 
 
 def load(folder: Path) -> tuple[list[Result], CompareOptions]:
     """Return the results and options of a saved comparison.
 
     Raises:
-        ResultError: The folder holds no comparison, or a damaged or newer one.
+        ResultError: The folder holds no comparison, or an unfinished, damaged or newer one.
     """
-    path = folder / MANIFEST
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["kind"] != KIND or not 0 < found["schema"] <= SCHEMA_VERSION:
-            raise ValueError(f"kind {found['kind']!r}, schema {found['schema']!r}")
-        names = [_inner(name) for name in found["models"]]
-        known = {item.name for item in fields(CompareOptions)}
-        kept = {key: value for key, value in found["options"].items() if key in known}
-        options = CompareOptions(**kept)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    found = collection.read(folder, KIND)
+    if not found.get("finished"):
         raise ResultError(
-            f"{path} is no readable comparison: {error!r}", "run the comparison again"
+            f"{folder} holds a comparison that was interrupted",
+            "finish it with the same `attnprobe compare` command and --resume",
+        )
+    try:
+        runs, names = found["runs"], found["names"]
+        collection.check_names(runs)
+        _check_labels(names, len(runs))
+        known = {item.name for item in fields(CompareOptions)}
+        options = CompareOptions(**{k: v for k, v in found["options"].items() if k in known})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultError(
+            f"{folder / MANIFEST} is damaged: {error!r}", "run the comparison again"
         ) from error
-    return [Result.load(folder / "models" / name) for name in names[:MOST_MODELS]], options
+    loaded = [Result.load(folder / collection.RUNS / name) for name in runs]
+    return [replace(each, name=name) for each, name in zip(loaded, names, strict=True)], options
 
 
-def _inner(name: Any) -> str:
-    """Return the name of a folder inside `models`, which must not lead out of it."""
-    if not isinstance(name, str) or not name.isdecimal():
-        raise ValueError(f"{name!r} is no model of a comparison")
-    return name
-
-
-def _write(comparison: "Comparison", folder: Path, config: dict[str, Any]) -> None:
-    names = [str(at) for at in range(1, len(comparison.results) + 1)]
-    for name, result in zip(names, comparison.results, strict=True):
-        (folder / "models" / name).mkdir(parents=True)
-        write_into(result, folder / "models" / name)
-    (folder / "tables").mkdir()
-    for name, frame in comparison.tables.items():
-        frame.to_parquet(folder / "tables" / f"{name}.parquet", index=False)
-    comparison.tables["verdicts"].to_csv(folder / "verdicts.csv", index=False)
-    comparison.tables["overall"].to_csv(folder / "summary.csv", index=False)
-    put(folder / "config.toml", tomlkit.dumps(config))
-    content = {
-        "schema": SCHEMA_VERSION,
-        "kind": KIND,
-        "models": names,
-        "names": [result.name for result in comparison.results],
-        "options": comparison.options.flat(),
-        "files": {"tables": sorted(comparison.tables)},
-    }
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    put(folder / MANIFEST, text + "\n")
+def _check_labels(names: Any, count: int) -> None:
+    if len(names) != count or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{names!r:.60} are no names of {count} models")

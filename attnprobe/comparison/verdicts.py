@@ -131,13 +131,14 @@ def _alone(
     fails = sign * np.where(claim.below, wide[0], wide[1]) > sign * limit
     verdict = SUPPORTED if holds.all() else CONTRADICTED if fails.any() else UNDECIDED
     at = int(np.argmax(sign * value))  # the part that is hardest for the claim
-    ends = wide if verdict == CONTRADICTED and len(value) > 1 else narrow
+    ends = narrow if verdict == SUPPORTED else wide
     text = _numbers(value[at], ends[0, at], ends[1, at], limit)
     if len(value) > 1:
         side = "below" if claim.below else "above"
+        widened = "" if verdict == SUPPORTED else f" (widened for {len(value)} layers)"
         text = (
             f"{holds.sum()} of {len(value)} layers lie {side} {limit:g}; "
-            f"{quantity.parts[at]} has {text}"
+            f"{quantity.parts[at]} has {text}{widened}"
         )
     else:
         text = f"{text} against a limit of {limit:g}"

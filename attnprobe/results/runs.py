@@ -1,12 +1,12 @@
-"""The run folders of a track while it is measured: kept one by one, found again afterwards."""
+"""The runs of a collection while it is measured: kept one by one, found again afterwards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attnprobe.results import Result
-from attnprobe.tracking import folder
+from attnprobe.results import Result, collection
+from attnprobe.results.manifest import kind_of
 
 # settings that say how fast, not what
 FREE = {"batch_size", "workers", "device"}
@@ -45,22 +45,24 @@ class Kept:
 
 @dataclass
 class Runs:
-    """The runs of one track folder; nothing is written before the first one is saved.
+    """The runs of one collection; nothing is written before the first one is saved.
 
     Attributes:
-        path: The track folder.
+        path: The folder.
+        kind: What it is: a track or a comparison.
         resumed: Whether what it holds already is kept.
-        done: Names of the run folders of this track, in the order of the checkpoints.
+        done: Names of the run folders that are part of it now, in the order of the checkpoints.
     """
 
     path: Path
+    kind: str
     resumed: bool
     done: list[str] = field(default_factory=list)
     _started: bool = False
     _kept: dict[str, list[Kept]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for place, manifest in folder.finished_runs(self.path) if self.resumed else ():
+        for place, manifest in collection.finished_runs(self.path) if self.resumed else ():
             kept = Kept(place.name, manifest)
             self._kept.setdefault(manifest["provenance"].weights_sha256, []).append(kept)
 
@@ -70,30 +72,30 @@ class Runs:
         return found.pop(0) if found else None
 
     def reuse(self, kept: Kept) -> Result:
-        """Make a finished run part of the track."""
+        """Make a finished run part of the collection."""
         result = self.load(kept.name)
         self.done.append(kept.name)
         return result
 
     def save(self, result: Result, texts: dict[str, str], *, over: Kept | None = None) -> None:
-        """Write a run and make it part of the track, in place of an outdated one if there is."""
+        """Write a run and make it part of the collection, in place of an outdated one."""
         self.start()
         name = over.name if over else self._free_name(result.name)
-        result.save(self.path / folder.RUNS / name, overwrite=over is not None, texts=texts)
+        result.save(self.path / collection.RUNS / name, overwrite=over is not None, texts=texts)
         self.done.append(name)
 
     def load(self, name: str) -> Result:
         """Read one run."""
-        return Result.load(self.path / folder.RUNS / name)
+        return Result.load(self.path / collection.RUNS / name)
 
     def start(self) -> None:
-        """Say in the folder that a track is under way."""
+        """Say in the folder what is under way."""
         if self._started:
             return
-        if self.resumed and folder.is_track(self.path):
-            folder.reopen(self.path)
+        if self.resumed and kind_of(self.path) == self.kind:
+            collection.reopen(self.path, self.kind)
         else:
-            folder.begin(self.path)
+            collection.begin(self.path, self.kind)
         self._started = True
 
     def _free_name(self, name: str) -> str:
@@ -102,7 +104,7 @@ class Runs:
         numbers = {text.split("-")[0] for text in taken}
         while f"{number:02}" in numbers:
             number += 1
-        return folder.run_name(number, name)
+        return collection.run_name(number, name)
 
 
 def _same(stored: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bool:

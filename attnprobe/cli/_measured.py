@@ -1,0 +1,158 @@
+"""Several checkpoints: each one loaded, measured unless it is already, and saved at once."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from attnprobe.cli._console import progress, say
+from attnprobe.cli._run import command_line, log, settings
+from attnprobe.errors import OutputError
+
+if TYPE_CHECKING:
+    from attnprobe.results import Result
+    from attnprobe.results.runs import Kept, Runs
+    from attnprobe.settings import AnalysisConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and how.
+
+    Attributes:
+        sources: Checkpoints and folders of saved runs.
+        images: Where the images are.
+        measuring: Values of the options that say how to measure, by name.
+        heads: Heads, where shapes cannot tell.
+        trust: Whether pickled code may run.
+        names: Labels of the sources, or none to take their own.
+    """
+
+    sources: Sequence[str]
+    images: str
+    measuring: dict[str, Any]
+    heads: int | None
+    trust: bool
+    names: Sequence[str] = ()
+
+    def name(self, at: int) -> str | None:
+        """Label of a source, if it was given one."""
+        return self.names[at] if self.names else None
+
+    @cached_property
+    def config(self) -> "AnalysisConfig":
+        """The settings of every measurement."""
+        return settings(dict(self.measuring))
+
+    @cached_property
+    def images_sha256(self) -> str:
+        """Hash of the images, read once to know whether finished runs saw the same."""
+        from attnprobe.images import open_images
+        from attnprobe.types import CheckpointSpec
+
+        source = open_images(
+            self.images, spec=CheckpointSpec("any", "any"), limit=self.config.limit
+        )
+        with progress("reading the images") as update:
+            done = 0
+            for batch in source.batches(32, workers=self.config.workers):
+                done += len(batch.ids)
+                update(done, source.count)
+        return source.sha256
+
+    def expected(self, images: int) -> dict[str, Any]:
+        """Return the settings that a run on so many images must have to be kept."""
+        from attnprobe.settings import without_cka_of_few
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = without_cka_of_few(self.config, images)
+        return {**config.flat(), "heads": self.heads}
+
+
+def measured(plan: Plan, runs: "Runs") -> Iterator["Result"]:
+    """Yield one result a checkpoint; each is saved before it is yielded."""
+    count = len(plan.sources)
+    for at in range(count):
+        result, words = _one(plan, runs, at)
+        say(f"{at + 1} of {count}: {result.name} {words}")
+        yield result
+
+
+def left(runs: "Runs", plan: Plan, place: Path) -> str:
+    """Say what an interruption leaves, and how to go on; nothing where it leaves nothing."""
+    if not runs.done:
+        return ""
+    return (
+        f"{len(runs.done)} of {len(plan.sources)} checkpoints are finished and kept in {place}; "
+        "to go on, give the same command with --resume"
+    )
+
+
+def target(place: Path, kind: str, *, overwrite: bool, resume: bool) -> Path:
+    """Return where to write, or refuse it before the work.
+
+    Args:
+        place: What the user asked for.
+        kind: What is to be written: a track or a comparison.
+        overwrite: Replace an older one.
+        resume: Keep the finished runs of an older one.
+    """
+    from attnprobe.results import check_output
+    from attnprobe.results.manifest import kind_of
+
+    if overwrite and resume:
+        raise click.UsageError("--resume keeps what --overwrite replaces; give one of them")
+    there = kind_of(place) == kind
+    if there and not (resume or overwrite):
+        raise OutputError(
+            f"{place} already holds a {kind}",
+            "pass --resume to keep its finished runs, --overwrite, or choose another --out",
+        )
+    if resume and place.is_dir() and any(place.iterdir()) and not there:
+        raise OutputError(f"{place} holds no {kind} to resume", "choose another --out")
+    return check_output(place, overwrite=overwrite or resume)
+
+
+def is_run(source: str) -> bool:
+    """Whether a folder with a manifest is meant, rather than a checkpoint."""
+    return os.path.isfile(os.path.join(source, "manifest.json"))  # noqa: PTH113, PTH118 - never raise
+
+
+def _one(plan: Plan, runs: "Runs", at: int) -> tuple["Result", str]:
+    """Return the result of one source and where it comes from, in words."""
+    import attnprobe
+
+    source, name = plan.sources[at], plan.name(at)
+    if is_run(source):
+        result = attnprobe.Result.load(source)
+        result = replace(result, name=name or result.name)
+        kept = runs.take(result.provenance.weights_sha256)
+        runs.save(result, {"log.txt": log(result)}, over=kept)
+        return result, "was measured before"
+    model = attnprobe.load(source, heads=plan.heads, name=name, trust=plan.trust)
+    kept = runs.take(model.spec.sha256)
+    apart = _differs(plan, kept) if kept else ""
+    if kept and not apart:
+        result = runs.reuse(kept)
+        return replace(result, name=model.spec.name), f"is finished; kept {kept.name}"
+    with progress(f"{at + 1} of {len(plan.sources)}: measuring {model.spec.name}") as update:
+        result = attnprobe.analyze(
+            model, plan.images, config=plan.config, progress=update, command=command_line()
+        )
+    facts = {"checkpoint": source, "images": plan.images, "heads": plan.heads}
+    result = replace(result, config={**facts, **result.config})
+    runs.save(result, {"log.txt": log(result)}, over=kept)
+    again = f"measured again (changed: {apart})" if apart else "measured"
+    return result, f"{again} in {result.provenance.seconds:.1f} s"
+
+
+def _differs(plan: Plan, kept: "Kept") -> str:
+    """Return in what a finished run differs from the one that is wanted, or nothing."""
+    apart = kept.differs(plan.expected(kept.candidates))
+    return apart or ("" if kept.images_sha256 == plan.images_sha256 else "images")
