@@ -42,7 +42,7 @@ def _thinned(sizes: list[int]) -> list[int]:
     """Keep numbers of images that stand apart on a logarithmic axis, the last among them.
 
     >>> _thinned([8, 9, 10, 16, 64])
-    [8, 16, 64]
+    [10, 16, 64]
     """
     kept: list[int] = []
     for size in reversed(sizes):
