@@ -317,6 +317,14 @@ def test_other_precisions_and_inputs_are_said():
         assert word in text
 
 
+def test_windows_beside_global_attention_are_said():
+    windowed = planted("swin", seed=1)
+    windowed = replace(windowed, layers=windowed.layers.assign(window_rows=7, window_cols=7))
+    told = "swin: attention in windows"
+    assert any(note.startswith(told) for note in compare([planted("vit"), windowed], **FAST).notes)
+    assert not any("windows" in note for note in compare([windowed, windowed], **FAST).notes)
+
+
 def test_a_saved_comparison_reads_back_the_same(tmp_path):
     found = compare(
         [planted("a", features=features(1)), planted("b", seed=1, features=features(2))],

@@ -13,7 +13,8 @@ FEW = 30  # images below which intervals are known to be rough
 
 def notes(results: Sequence[Result]) -> list[str]:
     """Return sentences about differences in input, precision and what is missing."""
-    return [*_inputs(results), *_precisions(results), *_missing(results), *_images(results)]
+    parts = (_inputs, _windows, _precisions, _missing, _images)
+    return [text for part in parts for text in part(results)]
 
 
 def _inputs(results: Sequence[Result]) -> Iterable[str]:
@@ -27,6 +28,16 @@ def _inputs(results: Sequence[Result]) -> Iterable[str]:
     crops = _by_value(results, lambda r: r.model.get("crop_pct"))
     if len(crops) > 1:
         yield f"The models see different crops of each image ({_listed(crops)} of its side)."
+
+
+def _windows(results: Sequence[Result]) -> Iterable[str]:
+    windowed = [r.name for r in results if max(r.layers["window_rows"], default=0) > 0]
+    if 0 < len(windowed) < len(results):
+        yield (
+            f"{', '.join(windowed)}: attention in windows. Parts of what uniform attention would "
+            "give, which verdicts use, say how local attention is within its windows; pixels say "
+            "how far it reaches."
+        )
 
 
 def _precisions(results: Sequence[Result]) -> Iterable[str]:
