@@ -2,6 +2,9 @@
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts: the workers are the parallelism
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import timm
 import torch
