@@ -55,6 +55,9 @@ def alignments(
         )
     if depths[0] != depths[1] and a and b:
         depth = np.linspace(0, 1, min(depths))
+        depth = depth[_within(a, depths[0], depth) & _within(b, depths[1], depth)]
+        if not len(depth):
+            return
         yield Aligned(
             "depth",
             depth,
@@ -85,6 +88,12 @@ def at_depths(values: dict[int, np.ndarray], layers: int, depth: np.ndarray) -> 
         return np.repeat(stacked, len(depth), axis=1)
     weight = np.clip((depth - place[left]) / (place[right] - place[left]), 0, 1)
     return (1 - weight) * stacked[:, left] + weight * stacked[:, right]
+
+
+def _within(values: dict[int, np.ndarray], layers: int, depth: np.ndarray) -> np.ndarray:
+    """Return which depths lie between layers that have a value."""
+    place = relative(np.array(sorted(values)), layers)
+    return (place[0] - 1e-9 <= depth) & (depth <= place[-1] + 1e-9)
 
 
 def layer_pairs(depths: tuple[int, int]) -> list[tuple[int, int]]:

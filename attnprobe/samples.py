@@ -59,7 +59,12 @@ def by_layer_pair(result: Result) -> np.ndarray:
 
 def has(result: Result, metric: str) -> bool:
     """Whether a result holds per-image values of a metric."""
-    return metric in result.samples and not result.samples[metric].empty
+    frame = result.samples.get(metric)
+    table = result.tables.get(metric)
+    if frame is None or frame.empty or table is None or table.empty:
+        return False
+    # with one head a layer there are no pairs of heads
+    return "head_b" not in frame or bool((frame["head_a"] != frame["head_b"]).any())
 
 
 def uniform(result: Result, metric: str) -> dict[int, float]:

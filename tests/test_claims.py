@@ -1,10 +1,12 @@
 """Claims get the right verdicts on planted models, at the promised rates."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted import planted
 
-from attnprobe import claims, statistics
+from attnprobe import claims, significance, statistics
 from attnprobe.claims import CONTRADICTED, MARGIN, SUPPORTED, UNDECIDED
 from attnprobe.comparison import CompareOptions, compare, differences, verdicts
 
@@ -160,6 +162,57 @@ def test_a_margin_asks_for_more_than_a_significant_difference():
     assert wide.verdict == UNDECIDED
 
 
+def test_the_layer_that_refutes_a_claim_is_the_one_that_is_told():
+    """A noisy layer lies highest, a quiet one above the limit carries the verdict."""
+    rng = np.random.default_rng(0)
+    distance = np.full((4, 2), 60.0)
+    distance[1], distance[2] = 109.0, 104.0
+    result = planted(distance=distance, noise=0.5)
+    loud = result.samples["distance"].copy()
+    shift = rng.permutation(np.repeat([-60.0, 60.0], 32))
+    loud["value"] += np.where(loud.layer == 1, shift[loud.image], 0)
+    found = verdict(
+        "local_everywhere", replace(result, samples={**result.samples, "distance": loud})
+    )
+    assert found.verdict == CONTRADICTED
+    assert "layer 3 has 1.04" in found.evidence
+    assert found.low > 1
+
+
+@pytest.mark.parametrize("name", ["turns_global", "local_and_global", "local_everywhere"])
+def test_rounding_decides_nothing_however_small_the_quantity(name):
+    first = planted("a", noise=1.0)
+    shaken = first.samples["distance"].copy()
+    shaken["value"] *= np.where((shaken.layer >= 2) & (shaken["head"] == 0), 1 + 1e-6, 1)
+    again = replace(first, samples={**first.samples, "distance": shaken})
+    found = verdict(name, first, again, pair=True)
+    assert found.verdict == UNDECIDED
+
+
+@pytest.mark.parametrize("name", ["local_everywhere", "local_and_global"])
+def test_claims_about_every_layer_need_every_layer(name):
+    result = mixed_model()
+    part = result.samples["distance"].query("layer > 2")
+    means = result.tables["layer_means"]
+    means = means[(means.metric != "distance") | (means.layer > 2)]
+    tables = {**result.tables, "layer_means": means}
+    short = replace(result, samples={**result.samples, "distance": part}, tables=tables)
+    found = verdict(name, short)
+    assert found.verdict == UNDECIDED
+    assert "3 of 6 layers have" in found.evidence
+
+
+def test_a_model_is_like_itself_even_where_a_layer_hardly_varies():
+    """Resamples whose self-similarity falls below zero are no CKA of zero."""
+    rng = np.random.default_rng(5)
+    weak = [0.18 * rng.normal(size=(40, 1)) + rng.normal(size=(40, 30)) for _ in range(2)]
+    strong = [rng.normal(size=(40, 2)) for _ in range(2)]
+    result = planted(features=[*strong, *weak], images=40)
+    table = compare([result, result], **FAST).tables["cross_cka"]
+    own = table[(table.layer_a == table.layer_b) & table.low.notna()]
+    assert own.low.tolist() == pytest.approx([1] * len(own), abs=1e-6)
+
+
 def test_numbers_show_on_which_side_they_lie():
     assert verdicts._numbers(1.0024, 1.0008, 1.004, 1.0) == "1.002 [1.001, 1.004]"
     assert verdicts._numbers(1.00024, 1.00008, 1.0004, 1.0) == "1.0002 [1.0001, 1.0004]"
@@ -216,7 +269,7 @@ def test_equal_models_are_not_decided_at_the_nominal_rate():
         judged = verdicts._against(first, second, claim, SETTINGS, fine)
         undecided.append(judged.verdict == UNDECIDED)
         gap = np.stack([first.samples - second.samples])[0]
-        small += [*(statistics.sign_flip(gap, resamples=1000, seed=seed) < 0.05)]
+        small += [*(significance.sign_flip(gap, resamples=1000, seed=seed) < 0.05)]
     assert 0.92 <= np.mean(undecided) <= 0.98
     assert 0.02 <= np.mean(small) <= 0.08
 
@@ -227,7 +280,7 @@ def test_the_interval_of_a_ratio_covers_the_truth():
     for seed in range(STUDIES):
         result = model_with_kl(collapsed_kl(last=0.4), seed=seed)
         quantity = claim.measure(result, claims.defaults())
-        statistic = statistics.Statistic(quantity.of_means)
+        statistic = quantity.judged
         low, high = statistics.interval(quantity.samples, statistic, resamples=1000, seed=seed)
         inside.append(low[0] <= 0.4 <= high[0])
     assert 0.92 <= np.mean(inside) <= 0.98
@@ -249,7 +302,7 @@ def test_the_interval_of_cka_covers_the_truth():
     for seed in range(STUDIES):
         result = planted(features=layers(seed + 1, 128), images=128)
         quantity = claim.measure(result, claims.defaults())
-        statistic = statistics.Statistic(quantity.of_means, quantity.min_images, quantity.largest)
+        statistic = quantity.judged
         low, high = statistics.interval(quantity.samples, statistic, resamples=1000, seed=seed)
         inside.append(low[0] <= truth <= high[0])
     assert 0.92 <= np.mean(inside) <= 0.98

@@ -78,3 +78,16 @@ def test_the_command_draws_a_saved_comparison(chrome, comparison, tmp_path):  # 
 def test_a_track_is_drawn(chrome, tmp_path):  # noqa: F811
     paths = publish(track(run((1, 2, 3))), tmp_path / "out", plots=("track_layers", "track_map"))
     assert {path.suffix for path in paths} >= {".pdf", ".tex"}
+
+
+@pytest.mark.parametrize("metric", ["../../victim/thesis", "/abs", "a/b", "..", "x" * 500, "\0"])
+def test_what_a_result_calls_its_metrics_names_no_file_elsewhere(metric, tmp_path):
+    (tmp_path / "victim").mkdir()
+    result = planted()
+    means = result.tables["layer_means"]
+    hostile = means.assign(metric=means.metric.where(means.metric != "entropy", metric))
+    result = replace(result, tables={**result.tables, "layer_means": hostile})
+    paths = publish([result], tmp_path / "a" / "out", formats=("svg",), plots=())
+    assert all(path.resolve().is_relative_to(tmp_path / "a" / "out") for path in paths)
+    assert list((tmp_path / "victim").iterdir()) == []
+    assert len({path.name for path in paths}) == len(paths)

@@ -6,7 +6,7 @@ interval lies on the claimed side of a limit, *contradicted* where it lies on th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ import numpy as np
 from attnprobe import plugins
 from attnprobe.errors import AttnprobeError
 from attnprobe.results import Result
+from attnprobe.statistics import MEAN, Statistic
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decided"
 MARGIN = "_margin"
+LARGEST = 1e9
 Thresholds = dict[str, float]
 
 
@@ -29,16 +31,25 @@ class Quantity:
         of_means: Maps means [draws, ...] to judged values [draws, parts].
         parts: What each judged value is about, such as "layer 3"; one empty text for a whole.
         summary: Maps judged values [draws, parts] to the one that models are compared by, [draws].
-        min_images: Fewest images for an interval.
-        largest: Bound of the values.
+        statistic: Bounds of the values: fewest images, largest value, valid draws.
+        size: Magnitude of the values behind a difference, which tells how finely it is measured.
     """
 
     samples: np.ndarray
     of_means: Callable[[np.ndarray], np.ndarray]
     parts: tuple[str, ...]
     summary: Callable[[np.ndarray], np.ndarray] = lambda values: values.mean(1)
-    min_images: int = 8
-    largest: float = np.inf
+    statistic: Statistic = MEAN
+    size: float = 0.0
+
+    @property
+    def judged(self) -> Statistic:
+        """What turns means over images into the judged values."""
+        return replace(self.statistic, of_means=self.of_means)
+
+    def estimate(self) -> np.ndarray:
+        """Return the judged values themselves, [parts]."""
+        return self.of_means(self.samples.mean(0, keepdims=True))[0]
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ def thresholds(changes: dict[str, Any]) -> Thresholds:
                 f"unknown threshold {name!r}", f"choose one of: {', '.join(sorted(known))}"
             )
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not np.isfinite(value):
+        if not number or not abs(value) < LARGEST:
             raise AttnprobeError(f"the threshold {name} cannot be {value!r}", "give a number")
     return known | {name: float(value) for name, value in changes.items()}
 

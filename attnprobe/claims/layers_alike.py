@@ -21,8 +21,7 @@ def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
         values,
         low_to_high,
         parts=("",),
-        min_images=statistics.CKA.min_images,
-        largest=statistics.CKA.largest,
+        statistic=statistics.CKA,
     )
 
 

@@ -15,8 +15,11 @@ def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
         for layer, values in samples.by_head(result, "distance").items()
         if layer in uniform and values.shape[1] > 1
     }
-    if not heads:
-        return "no layer has several heads with a place for their tokens"
+    if len(heads) < len(result.layers):
+        return (
+            f"{len(heads)} of {len(result.layers)} layers have several heads with a place for "
+            "their tokens"
+        )
     ends = np.cumsum([values.shape[1] for values in heads.values()])[:-1]
 
     def spreads(means: np.ndarray) -> np.ndarray:
@@ -28,6 +31,7 @@ def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
         of_means=spreads,
         parts=tuple(f"layer {layer + 1}" for layer in heads),
         summary=lambda values: values[:, -last:].mean(1),
+        size=1.0,
     )
 
 

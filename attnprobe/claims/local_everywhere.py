@@ -17,12 +17,13 @@ def fractions(result: Result) -> dict[int, np.ndarray]:
 def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
     del thresholds
     layers = fractions(result)
-    if not layers:
-        return "no layer has a place for its tokens on the image"
+    if len(layers) < len(result.layers):
+        return f"{len(layers)} of {len(result.layers)} layers have a place for their tokens"
     return Quantity(
         samples=np.stack([values.mean(1) for values in layers.values()], axis=1),
         of_means=lambda means: means,
         parts=tuple(f"layer {layer + 1}" for layer in layers),
+        size=1.0,
     )
 
 

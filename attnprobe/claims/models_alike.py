@@ -23,8 +23,7 @@ def _between(a: Result, b: Result, thresholds: Thresholds) -> Quantity | str:
         joint_samples(a, b),
         at_equal_depth,
         parts=("",),
-        min_images=statistics.CKA.min_images,
-        largest=statistics.CKA.largest,
+        statistic=statistics.CKA,
     )
 
 

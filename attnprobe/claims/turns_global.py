@@ -22,7 +22,7 @@ def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
     def growth(means: np.ndarray) -> np.ndarray:
         return means[:, -part:].mean(1, keepdims=True) - means[:, :part].mean(1, keepdims=True)
 
-    return Quantity(np.stack(layers, axis=1), growth, parts=("",))
+    return Quantity(np.stack(layers, axis=1), growth, parts=("",), size=1.0)
 
 
 CLAIM = Claim(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from attnprobe import samples, statistics
+from attnprobe import samples, significance, statistics
 from attnprobe.alignment import Aligned, alignments
 from attnprobe.comparison.options import CompareOptions
 from attnprobe.results import Result
@@ -21,7 +21,8 @@ METRICS = ("distance", "entropy", "head_kl")
 VALUE, RATIO = "value", "of uniform"
 # measurements of one model repeat to these parts of a value, or of the floor where it is larger
 RESOLUTION, COARSE = 2e-5, 1e-2
-FLOORS = {"distance": 1.0, "entropy": 0.1, "head_kl": 0.1}
+FLOORS = {"entropy": 0.1, "head_kl": 0.1}  # nats; distances have a part of uniform's
+PART = 0.01
 RUNNING_STEPS = 12
 Values = Callable[[Result, str], dict[int, np.ndarray]]
 
@@ -61,6 +62,8 @@ def scaled(a: Result, b: Result, values: Values = samples.by_layer) -> Iterator[
         if not (samples.has(a, metric) and samples.has(b, metric)):
             continue
         table = a.tables[metric]
+        uniform = [samples.uniform(result, metric) for result in (a, b)]
+        least = min((value for each in uniform for value in each.values()), default=0.0)
         plain = Scaled(
             metric,
             VALUE,
@@ -68,12 +71,11 @@ def scaled(a: Result, b: Result, values: Values = samples.by_layer) -> Iterator[
             str(table["definition"].iloc[0]),
             values(a, metric),
             values(b, metric),
-            FLOORS[metric],
+            FLOORS.get(metric, PART * least),
         )
         yield plain
         first, second = (
-            _ratios(side, samples.uniform(result, metric))
-            for side, result in ((plain.a, a), (plain.b, b))
+            _ratios(side, known) for side, known in zip((plain.a, plain.b), uniform, strict=True)
         )
         if first and second:
             told = f"as a part of uniform attention's; {plain.definition}"
@@ -108,7 +110,7 @@ def running(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions
     sizes = np.unique(np.geomspace(min(statistics.MIN_IMAGES, count), count, RUNNING_STEPS).round())
     order = np.random.default_rng(options.seed).permutation(count)
     gaps = {
-        item: _resolved(*_over_layers(item), resolution(a, b), item.floor)[order, 0]
+        item: resolved(*_over_layers(item), resolution(a, b), item.floor)[order, 0]
         for item in scaled(a, b)
     }
     rows = []
@@ -136,9 +138,9 @@ def resolution(a: Result, b: Result) -> float:
 
 
 def _rows(item: Scaled, aligned: Aligned, relative: float, options: CompareOptions) -> pd.DataFrame:
-    gap = _resolved(aligned.a, aligned.b, relative, item.floor)
+    gap = resolved(aligned.a, aligned.b, relative, item.floor)
     low, high = statistics.interval(gap, **options.draws())
-    p = statistics.sign_flip(gap, resamples=options.permutations, seed=options.seed)
+    p = significance.sign_flip(gap, resamples=options.permutations, seed=options.seed)
     columns: dict[str, Any] = {
         "metric": item.metric,
         "scale": item.scale,
@@ -153,16 +155,16 @@ def _rows(item: Scaled, aligned: Aligned, relative: float, options: CompareOptio
         "low": low,
         "high": high,
         "p": p,
-        "q": statistics.benjamini_hochberg(p),
-        "effect": statistics.effect_size(gap),
-        "images_needed": statistics.images_needed(gap, confidence=options.confidence),
+        "q": significance.benjamini_hochberg(p),
+        "effect": significance.effect_size(gap),
+        "images_needed": significance.images_needed(gap, confidence=options.confidence),
         "unit": item.unit,
         "definition": item.definition,
     }
     return pd.DataFrame(columns)
 
 
-def _resolved(a: np.ndarray, b: np.ndarray, relative: float, floor: float) -> np.ndarray:
+def resolved(a: np.ndarray, b: np.ndarray, relative: float, floor: float) -> np.ndarray:
     """Return a - b, with zero for what lies below the resolution of the measurement."""
     gap = a - b
     size = np.maximum(np.abs(a), np.abs(b))

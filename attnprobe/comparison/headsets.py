@@ -13,7 +13,7 @@ import pandas as pd
 
 from attnprobe import samples, statistics
 from attnprobe.alignment import layer_pairs, matched
-from attnprobe.comparison.differences import Scaled, scaled
+from attnprobe.comparison.differences import Scaled, resolution, resolved, scaled
 from attnprobe.comparison.options import CompareOptions
 from attnprobe.results import Result
 
@@ -34,6 +34,10 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
             spread = _spread_difference(heads_a.shape[1])
             low, high = statistics.interval(both, spread, **options.draws())
             means_a, means_b = heads_a.mean(0), heads_b.mean(0)
+            gap = means_a.std() - means_b.std()
+            fine = resolution(a, b) * max(np.abs(means_a).max(), np.abs(means_b).max())
+            if abs(gap) <= fine:
+                gap = low = high = 0.0
             row = {
                 "model_a": pair[0],
                 "model_b": pair[1],
@@ -46,7 +50,7 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
                 "wasserstein": wasserstein(means_a, means_b),
                 "spread_a": means_a.std(),
                 "spread_b": means_b.std(),
-                "value": means_a.std() - means_b.std(),
+                "value": gap,
                 "low": float(low),
                 "high": float(high),
                 "unit": item.unit,
@@ -64,7 +68,8 @@ def assignment(
     on any grid. `value` is the paired difference a - b with its interval.
     """
     held = list(_held(a, b))
-    profiles = [_profiles(result) for result in (a, b)]
+    shared = [m for m in ("distance", "entropy") if samples.has(a, m) and samples.has(b, m)]
+    profiles = [_profiles(result, shared) for result in (a, b)]
     rows = []
     for layer_a, layer_b in layer_pairs((len(a.layers), len(b.layers))):
         if layer_a not in profiles[0] or layer_b not in profiles[1]:
@@ -74,7 +79,8 @@ def assignment(
         for item in held:
             if layer_a not in item.a or layer_b not in item.b:
                 continue
-            gap = item.a[layer_a][:, heads_a] - item.b[layer_b][:, heads_b]
+            sides = item.a[layer_a][:, heads_a], item.b[layer_b][:, heads_b]
+            gap = resolved(*sides, resolution(a, b), item.floor)
             low, high = statistics.interval(gap, **options.draws())
             part = {
                 "model_a": pair[0],
@@ -115,15 +121,13 @@ def _held(a: Result, b: Result) -> Iterator[Scaled]:
     return scaled(a, b, samples.by_head)
 
 
-def _profiles(result: Result) -> dict[int, np.ndarray]:
-    """Return distance and entropy of each head as parts of uniform's, [heads, quantities]."""
+def _profiles(result: Result, metrics: list[str]) -> dict[int, np.ndarray]:
+    """Return metrics of each head as parts of uniform's, [heads, metrics]; whole profiles only."""
     columns: dict[int, list[np.ndarray]] = {}
-    for metric in ("distance", "entropy"):
-        if not samples.has(result, metric):
-            continue
+    for metric in metrics:
         uniform = samples.uniform(result, metric)
         for layer, heads in samples.by_head(result, metric).items():
             if layer in uniform:
                 columns.setdefault(layer, []).append(heads.mean(0) / uniform[layer])
-    most = max(map(len, columns.values()), default=0)
-    return {layer: np.stack(x, axis=1) for layer, x in columns.items() if len(x) == most}
+    whole = {layer: x for layer, x in columns.items() if len(x) == len(metrics)}
+    return {layer: np.stack(x, axis=1) for layer, x in whole.items()}

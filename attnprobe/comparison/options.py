@@ -5,7 +5,15 @@ from typing import Any
 
 from attnprobe.errors import AttnprobeError
 
-FEWEST_RESAMPLES = 1000
+FEWEST_RESAMPLES, MOST_RESAMPLES = 1000, 1_000_000
+KINDS: dict[str, Any] = {
+    "confidence": (int, float),
+    "resamples": int,
+    "permutations": int,
+    "seed": int,
+    "match_heads": bool,
+    "thresholds": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,20 @@ def check_options(options: CompareOptions) -> None:
     Raises:
         AttnprobeError: The confidence is no share, or there are too few draws.
     """
+    for name, kind in KINDS.items():
+        value = getattr(options, name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise AttnprobeError(f"{name} cannot be {value!r:.60}", "give the option its own kind")
     if not 0.5 <= options.confidence < 1:
         raise AttnprobeError(
             f"a confidence of {options.confidence} is no coverage of an interval",
             "choose a number from 0.5 to below 1, such as 0.95",
+        )
+    if options.seed < 0 or max(options.resamples, options.permutations) > MOST_RESAMPLES:
+        raise AttnprobeError(
+            f"{options.resamples} bootstrap draws, {options.permutations} permutations and seed "
+            f"{options.seed} are beyond what is tried",
+            f"use at most {MOST_RESAMPLES} of each, and a seed of 0 or more",
         )
     if options.resamples < FEWEST_RESAMPLES or options.permutations < FEWEST_RESAMPLES:
         raise AttnprobeError(

@@ -22,6 +22,7 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
         lambda means: statistics.cka(means)[:, :depth, depth:],
         min_images=statistics.CKA.min_images,
         largest=1.0,
+        valid=statistics.self_similar,
     )
     value = across.of_means(values.mean(0, keepdims=True))[0]
     low, high = statistics.interval(values, across, **options.draws())

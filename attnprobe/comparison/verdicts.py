@@ -116,11 +116,11 @@ def _alone(
     if isinstance(quantity, str):
         return Judged(UNDECIDED, f"Not judged: {quantity}.")
     limit = limits[claim.limit]
-    statistic = statistics.Statistic(quantity.of_means, quantity.min_images, quantity.largest)
-    value = quantity.of_means(quantity.samples.mean(0, keepdims=True))[0]
+    value = quantity.estimate()
     draws = [options, replace(options, confidence=1 - (1 - options.confidence) / len(value))]
     narrow, wide = (
-        np.stack(statistics.interval(quantity.samples, statistic, **each.draws())) for each in draws
+        np.stack(statistics.interval(quantity.samples, quantity.judged, **each.draws()))
+        for each in draws
     )
     if np.isnan(narrow).any():
         images = len(quantity.samples)
@@ -130,8 +130,8 @@ def _alone(
     holds = sign * np.where(claim.below, narrow[1], narrow[0]) < sign * limit
     fails = sign * np.where(claim.below, wide[0], wide[1]) > sign * limit
     verdict = SUPPORTED if holds.all() else CONTRADICTED if fails.any() else UNDECIDED
-    at = int(np.argmax(sign * value))  # the part that is hardest for the claim
     ends = narrow if verdict == SUPPORTED else wide
+    at = _decisive(sign * ends, holds, fails)
     text = _numbers(value[at], ends[0, at], ends[1, at], limit)
     if len(value) > 1:
         side = "below" if claim.below else "above"
@@ -143,6 +143,22 @@ def _alone(
     else:
         text = f"{text} against a limit of {limit:g}"
     return Judged(verdict, f"{text}.", value[at], ends[0, at], ends[1, at], limit)
+
+
+def _decisive(ends: np.ndarray, holds: np.ndarray, fails: np.ndarray) -> int:
+    """Return the part that carries a verdict.
+
+    Args:
+        ends: Both ends of each interval, turned so that large values speak against the claim.
+        holds: Which parts are on the claimed side.
+        fails: Which parts are on the other side.
+    """
+    worst, best = ends.max(0), ends.min(0)
+    if fails.any():
+        return int(np.argmax(np.where(fails, best, -np.inf)))
+    if holds.all():
+        return int(np.argmax(worst))
+    return int(np.argmax(np.where(holds, -np.inf, worst)))
 
 
 def _against(
@@ -164,21 +180,19 @@ def _against(
     if isinstance(a, str) or isinstance(b, str):
         return Judged(UNDECIDED, f"Not judged: {a if isinstance(a, str) else b}.")
     gap, joint = _difference(a, b)
-    first, second = (
-        float(side.summary(side.of_means(side.samples.mean(0, keepdims=True)))[0])
-        for side in (a, b)
-    )
+    first, second = (float(side.summary(side.estimate()[None])[0]) for side in (a, b))
     low, high = (float(end) for end in statistics.interval(joint, gap, **options.draws()))
     value = first - second
     if np.isnan(low):
         return Judged(UNDECIDED, f"{len(joint)} images are too few for an interval.", value)
-    margin = max(least[0], least[1] * max(abs(first), abs(second)))
+    # a difference of large values is measured no better than they are
+    margin = max(least[0], least[1] * max(abs(first), abs(second), a.size, b.size))
     below, above = high < -margin, low > margin
     verdict = UNDECIDED
     if below or above:
         verdict = SUPPORTED if below == claim.below else CONTRADICTED
     text = f"{_short(first)} against {_short(second)}, difference {_numbers(value, low, high)}."
-    return Judged(verdict, text, value, low, high, least[0])
+    return Judged(verdict, text, value, low, high, margin)
 
 
 def _difference(a: Quantity, b: Quantity) -> tuple[statistics.Statistic, np.ndarray]:
@@ -194,8 +208,16 @@ def _difference(a: Quantity, b: Quantity) -> tuple[statistics.Statistic, np.ndar
         ]
         return values[0] - values[1]
 
-    least = max(a.min_images, b.min_images)
-    return statistics.Statistic(of_means, min_images=least), np.concatenate(flat, axis=1)
+    def valid(means: np.ndarray) -> np.ndarray:
+        kept = np.ones(len(means), dtype=bool)
+        for side, part in zip((a, b), (means[:, :cut], means[:, cut:]), strict=True):
+            if side.statistic.valid is not None:
+                kept &= side.statistic.valid(part.reshape(-1, *side.samples.shape[1:]))
+        return kept
+
+    least = max(a.statistic.min_images, b.statistic.min_images)
+    joint = statistics.Statistic(of_means, min_images=least, valid=valid)
+    return joint, np.concatenate(flat, axis=1)
 
 
 def _numbers(value: float, low: float, high: float, limit: float = 0.0) -> str:

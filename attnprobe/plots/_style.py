@@ -19,6 +19,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot", "solid", "dash")
 GREY = "rgba(128,134,143,{})"
 RATIO = "of uniform"
+EMPTY = pd.DataFrame({"unit": ["px"]})
 SEQUENTIAL = "Viridis"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4}
@@ -130,7 +131,10 @@ def scale(results: list[Result], metric: str) -> str:
     that reason alone; as parts of what uniform attention would give they do not.
     """
     if metric == "distance":
-        return "value" if _alike(tuple(r.model.get("input_size", ())) for r in results) else RATIO
+        sides: Iterable[Any] = (tuple(r.model.get("input_size") or ()) for r in results)
+        if any("px" not in {*r.tables.get(metric, EMPTY)["unit"]} for r in results):
+            sides = (tuple(sorted({*r.layers["distance_uniform"]})) for r in results)
+        return "value" if _alike(sides) else RATIO
     if metric == "entropy":
         keys = (tuple(sorted({*result.layers["patches"]})) for result in results)
         return "value" if _alike(keys) else RATIO
@@ -167,9 +171,11 @@ def titled(quantity: str, unit: str) -> str:
     return f"{quantity} ({unit})" if unit else quantity
 
 
-def interval(low: Any, high: Any) -> str:
-    """Text of a 95 % interval, empty where there were too few images for one."""
-    return "" if pd.isna(low) or pd.isna(high) else f"<br>95 % interval {low:.4g} to {high:.4g}"
+def interval(low: Any, high: Any, level: float = 0.95) -> str:
+    """Text of an interval, empty where there were too few images for one."""
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    return f"<br>{100 * level:g} % interval {low:.4g} to {high:.4g}"
 
 
 def ticks(depth: int) -> list[int]:

@@ -48,6 +48,7 @@ def _square(comparison: Comparison, other: int, part: pd.DataFrame) -> go.Heatma
         part.pivot(index="layer_a", columns="layer_b", values=column)
         for column in ("value", "low", "high")
     )
+    level = comparison.options.confidence
     names = [style.label(comparison.results[at].name) for at in (0, other)]
     return go.Heatmap(
         x=[layer + 1 for layer in value.columns],
@@ -58,7 +59,7 @@ def _square(comparison: Comparison, other: int, part: pd.DataFrame) -> go.Heatma
         hovertext=[
             [
                 f"{names[0]}, layer {a + 1}<br>{names[1]}, layer {b + 1}<br>"
-                f"CKA {value.at[a, b]:.3f}{style.interval(low.at[a, b], high.at[a, b])}"
+                f"CKA {value.at[a, b]:.3f}{style.interval(low.at[a, b], high.at[a, b], level)}"
                 for b in value.columns
             ]
             for a in value.index

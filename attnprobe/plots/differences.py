@@ -17,7 +17,9 @@ def _draw(comparison: Comparison) -> go.Figure:
     for other, part in pairs.against_first(comparison, TABLE):
         for col, metric in enumerate(pairs.metrics(comparison, TABLE), start=1):
             held = _rows(comparison, part, metric)
-            points = pairs.Points(pairs.places(comparison, held), _texts(held))
+            points = pairs.Points(
+                pairs.places(comparison, held), _texts(held, comparison.options.confidence)
+            )
             pairs.add(figure, col, held, (other, pairs.name(comparison, other)), points)
     pairs.depth_axis(figure, comparison)
     pairs.zero(figure)
@@ -32,11 +34,11 @@ def _rows(comparison: Comparison, part: pd.DataFrame, metric: str) -> pd.DataFra
     return by_depth if use_depth else part.loc[part["alignment"] == "layer"]
 
 
-def _texts(part: pd.DataFrame) -> list[str]:
+def _texts(part: pd.DataFrame, level: float) -> list[str]:
     return [
         f"layer {pairs.number(row.layer_a + 1)} against {pairs.number(row.layer_b + 1)}<br>"
         f"{pairs.number(row.value_a)} \N{MINUS SIGN} {pairs.number(row.value_b)} = "
-        f"{pairs.number(row.value)} {row.unit}{style.interval(row.low, row.high)}<br>"
+        f"{pairs.number(row.value)} {row.unit}{style.interval(row.low, row.high, level)}<br>"
         f"p {pairs.number(row.p)}, q {pairs.number(row.q)}, d {pairs.number(row.effect)}"
         for row in rows(part)
     ]

@@ -18,18 +18,20 @@ def _draw(comparison: Comparison) -> go.Figure:
         for col, metric in enumerate(pairs.metrics(comparison, TABLE), start=1):
             alike = part["scale"] == pairs.scale(comparison, metric)
             held = part.loc[(part["metric"] == metric) & alike]
-            points = pairs.Points(pairs.places(comparison, held), _texts(held))
+            points = pairs.Points(
+                pairs.places(comparison, held), _texts(held, comparison.options.confidence)
+            )
             pairs.add(figure, col, held, (other, pairs.name(comparison, other)), points)
     pairs.depth_axis(figure, comparison)
     pairs.zero(figure)
     return figure
 
 
-def _texts(part: pd.DataFrame) -> list[str]:
+def _texts(part: pd.DataFrame, level: float) -> list[str]:
     return [
         f"layer {row.layer_a + 1} against {row.layer_b + 1}<br>spread "
         f"{row.spread_a:.4g} against {row.spread_b:.4g} {row.unit}"
-        f"{style.interval(row.low, row.high)} of the difference<br>"
+        f"{style.interval(row.low, row.high, level)} of the difference<br>"
         f"Wasserstein distance {row.wasserstein:.4g} {row.unit}"
         for row in rows(part)
     ]

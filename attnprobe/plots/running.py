@@ -13,6 +13,7 @@ TABLE = "running"
 
 def _draw(comparison: Comparison) -> go.Figure:
     figure = pairs.panels(comparison, TABLE, "Difference in")
+    level = comparison.options.confidence
     for other, part in pairs.against_first(comparison, TABLE):
         for col, metric in enumerate(pairs.metrics(comparison, TABLE), start=1):
             alike = part["scale"] == pairs.scale(comparison, metric)
@@ -20,7 +21,7 @@ def _draw(comparison: Comparison) -> go.Figure:
             x = [float(size) for size in held["images"]]
             texts = [
                 f"{row.images} images<br>{row.value:.4g} {row.unit}"
-                f"{style.interval(row.low, row.high)}"
+                f"{style.interval(row.low, row.high, level)}"
                 for row in rows(held)
             ]
             points = pairs.Points(x, texts)

@@ -6,6 +6,7 @@ The figures are those of the page, set in a paper's type at the width of a colum
 """
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,6 +34,7 @@ __all__ = ["Paper", "paper", "publish", "write"]
 PLOTS = "attnprobe.plots"
 KIND = "figures"
 TALLEST = 9.0  # inches
+LONGEST_NAME = 80
 
 
 def publish(
@@ -103,7 +105,7 @@ def write(
     files: dict[str, bytes] = {
         f"{name}.{kind}": data for (name, kind), data in images.draw(drawn, kinds).items()
     }
-    files |= {f"tables/{name}.tex": text.encode() for name, text in texts.items()}
+    files |= {f"tables/{name}.tex": text.encode() for name, text in _file_names(texts).items()}
     if printed := next((kind for kind in kinds if kind != "svg"), None):
         files["figures.tex"] = captions.floats(pairs, printed, look).encode()
     _warn(drawn, files)
@@ -161,6 +163,17 @@ def _filling(plot: Plot, subject: Any) -> Any:
     if plot.of == "results":
         return drawable(plot, subject or [])
     return subject if subject and fills(plot, subject.tables) else None
+
+
+def _file_names(texts: dict[str, str]) -> dict[str, str]:
+    """Return the texts under names that stay in their folder, whatever a result calls a metric."""
+    named: dict[str, str] = {}
+    for name, text in texts.items():
+        safe = re.sub(r"[^\w-]+", "-", name)[:LONGEST_NAME].strip("-") or "table"
+        while safe in named:
+            safe += "-"
+        named[safe] = text
+    return named
 
 
 def _formats(formats: Sequence[str]) -> tuple[str, ...]:

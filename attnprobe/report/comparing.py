@@ -178,7 +178,8 @@ def _table(comparison: Comparison, name: str) -> Table | None:
         frame = frame.rename(columns={"metric": "quantity", "unit": "in"})
     if name != "cross_cka":
         frame = frame.rename(columns={"value": "difference"})
-    return built(name, TITLES[name], frame.drop(columns="position", errors="ignore"), HEADINGS)
+    shown = frame.drop(columns="position", errors="ignore")
+    return built(name, TITLES[name], shown, HEADINGS | _ends(comparison))
 
 
 def _names(comparison: Comparison, numbers: Any) -> list[str]:
@@ -225,7 +226,14 @@ def _verdicts(comparison: Comparison) -> Table:
     names = {side: _names(comparison, frame[side]) for side in ("model_a", "model_b")}
     order = ["statement", "verdict", "evidence", "model_a", "model_b", "value", "low", "high"]
     frame = frame.assign(**names).reindex(columns=[*order, "limit", "quantity", "claim"])
-    return built("verdicts", "All verdicts", frame, HEADINGS | {"quantity": "Judged quantity"})
+    headings = {"quantity": "Judged quantity", "low": "Low", "high": "High"}
+    return built("verdicts", "All verdicts", frame, HEADINGS | headings)
+
+
+def _ends(comparison: Comparison) -> dict[str, str]:
+    """Headings of the ends of intervals, with their coverage."""
+    level = f"{100 * comparison.options.confidence:g} %"
+    return {"low": f"{level} low", "high": f"{level} high"}
 
 
 def _decided(comparison: Comparison) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from attnprobe import samples, statistics
+from attnprobe import samples, significance, statistics
 from attnprobe.results import Result
 
 MEANS = ["value", "low", "high", "head_min", "head_max", "head_sd", "uniform", "fraction"]
@@ -130,8 +130,8 @@ def _paired(
     gap, size = after - before, np.maximum(np.abs(before), np.abs(after))
     gap = np.where(np.abs(gap) <= RESOLUTION * np.maximum(size, size.mean()), 0.0, gap)
     low, high = statistics.interval(gap, resamples=resamples, seed=seed)
-    p = statistics.sign_flip(gap, seed=seed)
-    columns = dict(zip(TESTED, (low, high, p, statistics.benjamini_hochberg(p)), strict=True))
+    p = significance.sign_flip(gap, seed=seed)
+    columns = dict(zip(TESTED, (low, high, p, significance.benjamini_hochberg(p)), strict=True))
     return pd.DataFrame(columns, index=pd.Index(layers))
 
 
