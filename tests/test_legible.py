@@ -1,5 +1,7 @@
 """No text of a result can steer what shows it."""
 
+from dataclasses import replace
+
 import pytest
 from synthetic import synthetic_result
 
@@ -45,3 +47,13 @@ def test_a_setting_that_is_a_mapping_has_one_line_a_key():
     args = {"img_size": [32, 32], "class_token": True, "<b>": "<i>"}
     page = render([synthetic_result(layers=1, model_args=args)])
     assert "img_size = 32, 32<br>class_token = True<br>&lt;b&gt; = &lt;i&gt;</dd>" in page
+
+
+def test_units_carry_no_markup_into_figures():
+    result = synthetic_result()
+    link = '<a href="https://example.org/">px</a>'
+    tables = {name: table.assign(unit=link) for name, table in result.tables.items()}
+    page = render([replace(result, tables=tables)])
+    text = page[page.index('id="payload"') :].replace("\\u003c", "<")
+    assert "<a href" not in text
+    assert "\N{REPLACEMENT CHARACTER}a href" in text

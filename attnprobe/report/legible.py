@@ -10,6 +10,7 @@ import pandas as pd
 from attnprobe.results import Result
 from attnprobe.types import Provenance
 
+MARKUP = re.compile("[<>&]")
 MARK = "\N{REPLACEMENT CHARACTER}"
 # C0, delete and C1; bidirectional overrides; halves of characters, which no file can hold
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -45,6 +46,16 @@ def legible_result(result: Result) -> Result:
 
 
 def legible_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table whose texts are legible; its numbers are the same."""
+    """A table whose texts are legible, units without markup; its numbers are the same."""
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    return frame.assign(**{str(name): frame[name].map(legible) for name in words})
+    legibly = frame.assign(**{str(name): frame[name].map(legible) for name in words})
+    return legibly.assign(unit=legibly["unit"].map(unmarked)) if "unit" in legibly else legibly
+
+
+def unmarked(value: Any) -> Any:
+    """Replace what plotly, which reads some HTML in any text, would take for markup.
+
+    >>> unmarked("<b>px") == "\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}px"
+    True
+    """
+    return MARKUP.sub(MARK, value) if isinstance(value, str) else value

@@ -8,7 +8,7 @@ from attnprobe import plugins
 from attnprobe.plots import Plot, fills
 from attnprobe.report import tables
 from attnprobe.report.figures import PLOTS, Figure, drawn
-from attnprobe.report.legible import legible, legible_frame, legible_result
+from attnprobe.report.legible import legible, legible_frame, legible_result, unmarked
 from attnprobe.report.page import about, assemble
 from attnprobe.report.sections import LEADS, Section
 from attnprobe.report.tables import Table
@@ -131,6 +131,7 @@ def legible_track(track: Track) -> Track:
     return replace(
         track,
         name=legible(track.name),
+        word=unmarked(legible(track.word)),
         results=tuple(legible_result(result) for result in track.results),
         tables={name: legible_frame(table) for name, table in track.tables.items()},
     )
