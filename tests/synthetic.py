@@ -25,6 +25,8 @@ UNITS = {
     "cka": "",
 }
 METRICS = ("distance", "entropy", "head_kl", "prefix_mass", "cka")
+MEANS = ["metric", "layer", "value", "low", "high", "head_min", "head_max", "head_sd"]
+MEANS += ["uniform", "fraction", "unit", "definition"]
 
 
 def synthetic_result(
@@ -144,7 +146,7 @@ def _means(tables, layers, intervals):
         )
         if source in tables
     ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"metric": []})
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=MEANS)
 
 
 def _mean(metric, table, layers, intervals):

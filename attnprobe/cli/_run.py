@@ -72,11 +72,11 @@ def command_line() -> str:
 
 def log(result: Any) -> str:
     """Return the log of a run: what was read, assumed, skipped, and how long it took."""
-    facts = result.provenance
+    facts, card = result.provenance, result.model
     lines = [
         f"{datetime.now(UTC).isoformat(timespec='seconds')} {facts.command}",
-        f"model {result.name}: {result.model['architecture']} from {result.model['source']}",
-        *(f"assumed: {line}" for line in result.model["assumed"]),
+        f"model {result.name}: {card.get('architecture', '')} from {card.get('source', '')}",
+        *(f"assumed: {line}" for line in card.get("assumed", ())),
         f"measured {facts.images} images in {facts.seconds} s on {facts.device} ({facts.kernel})",
         *(f"skipped {line}" for line in facts.skipped),
     ]
@@ -87,21 +87,21 @@ def show(result: Any, out: Path, *, as_json: bool) -> None:
     """Print the result: a table for people, or JSON for programs."""
     from attnprobe.report.terminal import layer_table
 
-    skipped = result.provenance.skipped
+    skipped, assumed = result.provenance.skipped, result.model.get("assumed", ())
     if as_json:
         document = {
             "out": str(out),
             "name": result.name,
             "images": result.provenance.images,
             "skipped": list(skipped),
-            "assumed": list(result.model["assumed"]),
+            "assumed": list(assumed),
             "layer_means": records(result.tables["layer_means"]),
         }
         put_json(document)
     else:
         screen = console()
         screen.print(layer_table(result, screen.width))
-    for line in result.model["assumed"]:
+    for line in assumed:
         say(f"assumed: {line}")
     for line in skipped[:5]:
         say(f"skipped {line}")

@@ -26,7 +26,11 @@ CARD = {
 
 def tables(results: list[Result]) -> dict[str, str]:
     """Return every table as LaTeX, by file name without its ending."""
-    metrics = [name for result in results for name in result.tables["layer_means"]["metric"]]
+    metrics = [
+        name
+        for result in results
+        for name in result.tables["layer_means"].dropna(subset="value")["metric"]
+    ]
     order = [*LEADS, *sorted(set(metrics))]
     found = {"models": models(results)}
     for metric in sorted(set(metrics), key=order.index):
@@ -83,7 +87,7 @@ def _card(result: Result) -> dict[str, object]:
         "parameters": millions / 1e6 if isinstance(millions, int) else None,
         "layers": len(layers),
         "heads": _span(layers["heads"]),
-        "input": _times(card.get("input_size", ())[-2:]),
+        "input": _times((card.get("input_size") or ())[-2:]),
         "patch": _times((layers["patch_h"].iloc[0], layers["patch_w"].iloc[0])),
         "images": len(result.images),
     }

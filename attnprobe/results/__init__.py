@@ -18,11 +18,13 @@ import tomlkit
 
 from attnprobe import npz
 from attnprobe.errors import OutputError, ResultError
-from attnprobe.results import folders, manifest
+from attnprobe.results import folders, manifest, parquet, schema
 from attnprobe.results.folders import MANIFEST, check_output
 from attnprobe.types import SCHEMA_VERSION, Provenance
 
 __all__ = ["MANIFEST", "Result", "check_output", "load", "put", "save", "write_into"]
+
+LARGEST_ARRAYS = 2**30  # bytes of one file of them
 
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that it can be a key
@@ -82,7 +84,7 @@ class Result:
         """Read a result folder.
 
         Raises:
-            ResultError: The folder is absent, incomplete or of a newer schema.
+            ResultError: The folder is absent, incomplete, damaged or of a newer schema.
         """
         return load(Path(folder))
 
@@ -117,7 +119,7 @@ def load(folder: Path) -> Result:
     }
     arrays = found["files"].get("arrays", [])
     layers, images = frames["tables"].pop("layers"), frames["tables"].pop("images")
-    return Result(
+    result = Result(
         name=found["name"],
         config=found["config"],
         provenance=found["provenance"],
@@ -129,18 +131,20 @@ def load(folder: Path) -> Result:
         arrays={name: _arrays(folder / "arrays" / f"{name}.npz") for name in arrays},
         schema=found["schema"],
     )
+    schema.check(result, folder)
+    return result
 
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        return parquet.read(path)
+    except parquet.UNREADABLE as error:
         raise ResultError(f"cannot read {path}: {error}", "run the analysis again") from error
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        return npz.read(path)
+        return npz.read(path, limit=LARGEST_ARRAYS)
     except npz.UNREADABLE as error:
         raise ResultError(f"cannot read {path}: {error}", "run the analysis again") from error
 

@@ -9,18 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from attnprobe.errors import ResultError
-from attnprobe.results import Result, collection, manifest
+from attnprobe.results import Result, collection, columns, manifest, parquet, schema
 from attnprobe.results.folders import MANIFEST, check_output
+from attnprobe.tracking.tables import CHANGES, COLUMNS, ENDS, HEADS, MEANS, TESTED
 
 if TYPE_CHECKING:
     from attnprobe.tracking import Track
 
 KIND = "track"
 KEYS = {"name": str, "word": str, "source": str, "steps": list, "runs": list}
-TABLES = ("track", "track_heads", "changes", "settled")
+LAST = 1e15  # steps are below, so that each has a number of its own
+AGAIN = "run `attnprobe track` again with --resume"
+SETTLED = ["metric", "layer", "step", "value", "low", "high", "unit", "definition"]
+TABLES = {"track": COLUMNS, "track_heads": HEADS, "changes": CHANGES, "settled": SETTLED}
+KEY = ("metric", "layer", "head")
+NUMBERS = {*MEANS, *ENDS, *TESTED}
 
 
 def finish(
@@ -73,6 +80,8 @@ def load(path: Path) -> dict[str, Any]:
     tables = {name: _table(path / "tables" / f"{name}.parquet") for name in content["tables"]}
     fields = {key: content[key] for key in ("name", "word", "source")}
     steps = tuple(content["steps"])
+    deepest = max(results, key=lambda result: len(result.layers))
+    schema.guarded(lambda: _check_tables(tables, steps, deepest), path, AGAIN)
     return {**fields, "steps": steps, "results": tuple(results), "tables": tables}
 
 
@@ -92,9 +101,7 @@ def read(path: Path) -> dict[str, Any]:
             if missing:
                 raise ValueError(f"the table {missing[0]!r} is missing")
     except (ValueError, KeyError, TypeError) as error:
-        raise ResultError(
-            f"{path / MANIFEST} is damaged: {error!r}", "run `attnprobe track` again with --resume"
-        ) from error
+        raise ResultError(f"{path / MANIFEST} is damaged: {error!r}", AGAIN) from error
     return content
 
 
@@ -109,7 +116,9 @@ def _check(content: dict[str, Any]) -> None:
             raise TypeError(f"{key} cannot be {content[key]!r:.60}")
     collection.check_names(content["runs"])
     steps = content["steps"]
-    whole = all(type(step) in (int, float) and math.isfinite(step) for step in steps)
+    whole = all(
+        type(step) in (int, float) and abs(step) < LAST and math.isfinite(step) for step in steps
+    )
     if not whole or steps != sorted(set(steps)):
         raise ValueError("the steps are not ascending numbers")
     if len(steps) != len(content["runs"]) or len(steps) < 2:
@@ -118,11 +127,52 @@ def _check(content: dict[str, Any]) -> None:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise ResultError(
-            f"cannot read {path}: {error}", "run `attnprobe track` again with --resume"
-        ) from error
+        return parquet.read(path)
+    except parquet.UNREADABLE as error:
+        raise ResultError(f"cannot read {path}: {error}", AGAIN) from error
+
+
+def _check_tables(
+    tables: dict[str, pd.DataFrame], steps: tuple[float, ...], deepest: Result
+) -> None:
+    """Refuse tables without their columns, or about other steps and layers than the runs'."""
+    for name, expected in TABLES.items():
+        table, frame = f"the table {name}", tables[name]
+        columns.check_frame(frame, table)
+        keys = [_key(frame, table, key, deepest) for key in KEY if key in expected]
+        if "step" in expected:
+            step = _check_steps(frame, table, steps, missing=name == "settled")
+            keys += [] if name == "settled" else [step]
+        for column in expected:
+            if column in NUMBERS:
+                columns.numbers(frame, table, column, untyped=True)
+            elif column in ("unit", "definition"):
+                longest = schema.UNIT if column == "unit" else columns.LONGEST_TEXT
+                columns.texts(frame, table, column, longest=longest)
+        columns.check_unique(keys, table)
+    if tables["track"].empty:
+        raise columns.DamageError("the table track is empty")
+
+
+def _key(frame: pd.DataFrame, table: str, key: str, deepest: Result) -> np.ndarray:
+    """Return a column of keys as counts after checking it."""
+    if key == "metric":
+        words = columns.texts(frame, table, key, longest=schema.NAME, form=r"\w+")
+        return pd.factorize(words)[0]
+    heads: Any = deepest.layers["heads"]
+    most = len(heads) if key == "layer" else int(heads.max())
+    return columns.integers(frame, table, key, within=(0, most - 1))
+
+
+def _check_steps(
+    frame: pd.DataFrame, table: str, steps: tuple[float, ...], *, missing: bool
+) -> np.ndarray:
+    """Return the places of the rows' steps; where some may be missing, they have none."""
+    found = columns.numbers(frame, table, "step", untyped=missing)
+    known = np.isin(found, steps) | (missing & np.isnan(found))
+    if not known.all():
+        raise columns.DamageError(f"the column step of {table} has steps that the track lacks")
+    return np.searchsorted(np.asarray(steps, dtype=float), found)
 
 
 def _stripped(result: Result) -> Result:
