@@ -150,23 +150,8 @@ def ribbon(
     means: pd.DataFrame, colour: str, group: str, place: Place = numbered
 ) -> list[go.Scatter]:
     """The 95 % interval of the layer means as a band; nothing without intervals."""
-    each = list(rows(known(means, "low", "high")))
-    there = [(place(row), row.high) for row in each]
-    back = [(place(row), row.low) for row in reversed(each)]
-    band = go.Scatter(
-        name="interval",
-        legendgroup=group,
-        mode="lines",
-        x=[x for x, _ in there + back],
-        y=[y for _, y in there + back],
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.25,
-        line={"width": 0, "color": colour},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    return [band] if each else []
+    ends = [(place(row), row.low, row.high) for row in rows(known(means, "low", "high"))]
+    return style.band(ends, colour, group, 0.25)
 
 
 def uniform(means: pd.DataFrame) -> list[go.Scatter]:

@@ -93,26 +93,6 @@ def places(comparison: Comparison, part: pd.DataFrame) -> list[float]:
     return (part["layer_a"] / max(1, len(comparison.results[0].layers) - 1)).tolist()
 
 
-def band(x: list[float], part: pd.DataFrame, colour: str, group: str) -> list[go.Scatter]:
-    """The interval around a line; nothing where there is none."""
-    held = [(at, row) for at, row in zip(x, rows(part), strict=True) if pd.notna(row.low)]
-    ends = [(at, row.high) for at, row in held] + [(at, row.low) for at, row in reversed(held)]
-    ribbon = go.Scatter(
-        name="interval",
-        legendgroup=group,
-        mode="lines",
-        x=[at for at, _ in ends],
-        y=[end for _, end in ends],
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.2,
-        line={"width": 0, "color": colour},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    return [ribbon] if held else []
-
-
 def line(
     x: list[float], part: pd.DataFrame, other: int, label: str, texts: list[str]
 ) -> go.Scatter:
@@ -151,7 +131,9 @@ def add(
     other, label = pair
     drawn = line(points.x, part, other, label, points.texts)
     drawn.showlegend = col == 1
-    ribbon = band(points.x, part, PALETTE[other], str(other))
+    held = zip(points.x, rows(part), strict=True)
+    ends = [(x, row.low, row.high) for x, row in held if pd.notna(row.low)]
+    ribbon = style.band(ends, PALETTE[other], str(other), 0.2)
     figure.add_traces([*ribbon, drawn], rows=1, cols=col)
 
 

@@ -178,6 +178,27 @@ def interval(low: Any, high: Any, level: float = 0.95) -> str:
     return f"<br>{100 * level:g} % interval {low:.4g} to {high:.4g}"
 
 
+def band(
+    ends: list[tuple[float, float, float]], colour: str, group: str, opacity: float
+) -> list[go.Scatter]:
+    """Intervals (place, low, high) as one ribbon; nothing where there are none."""
+    outline = [(x, high) for x, _, high in ends] + [(x, low) for x, low, _ in reversed(ends)]
+    ribbon = go.Scatter(
+        name="interval",
+        legendgroup=group,
+        mode="lines",
+        x=[x for x, _ in outline],
+        y=[y for _, y in outline],
+        fill="toself",
+        fillcolor=colour,
+        opacity=opacity,
+        line={"width": 0, "color": colour},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    return [ribbon] if ends else []
+
+
 def ticks(depth: int) -> list[int]:
     """Layer numbers to print on an axis, counted from 1 and thinned in deep models.
 
