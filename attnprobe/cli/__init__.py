@@ -34,6 +34,7 @@ def attnprobe() -> None:
     \b
     attnprobe demo                           measure the checkpoint in the box
     attnprobe analyze ckpt.pth -i photos/    measure every attention head
+    attnprobe compare a.pth b.pth            what sets models apart, and how surely
     attnprobe inspect ckpt.pth               say what a checkpoint is
     """
 
