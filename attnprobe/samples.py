@@ -77,6 +77,12 @@ def uniform(result: Result, metric: str) -> dict[int, float]:
     return dict(zip(known["layer"].astype(int), known["uniform"].astype(float), strict=True))
 
 
+def of_uniform(result: Result, metric: str, values: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Return values by layer as parts of what uniform attention has, where there is that."""
+    known = uniform(result, metric)
+    return {layer: each / known[layer] for layer, each in values.items() if layer in known}
+
+
 def _samples(result: Result, metric: str) -> pd.DataFrame:
     if not has(result, metric):
         raise ResultError(

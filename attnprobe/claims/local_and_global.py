@@ -9,12 +9,8 @@ from attnprobe.results import Result
 
 def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
     del thresholds
-    uniform = samples.uniform(result, "distance")
-    heads = {
-        layer: values / uniform[layer]
-        for layer, values in samples.by_head(result, "distance").items()
-        if layer in uniform and values.shape[1] > 1
-    }
+    placed = samples.of_uniform(result, "distance", samples.by_head(result, "distance"))
+    heads = {layer: values for layer, values in placed.items() if values.shape[1] > 1}
     if len(heads) < len(result.layers):
         return (
             f"{len(heads)} of {len(result.layers)} layers have several heads with a place for "

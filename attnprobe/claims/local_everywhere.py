@@ -7,20 +7,13 @@ from attnprobe.claims import Claim, Quantity, Thresholds
 from attnprobe.results import Result
 
 
-def fractions(result: Result) -> dict[int, np.ndarray]:
-    """Return attention distance as a part of uniform attention's by layer, [images, heads]."""
-    uniform = samples.uniform(result, "distance")
-    heads = samples.by_head(result, "distance")
-    return {layer: values / uniform[layer] for layer, values in heads.items() if layer in uniform}
-
-
 def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
     del thresholds
-    layers = fractions(result)
+    layers = samples.of_uniform(result, "distance", samples.by_layer(result, "distance"))
     if len(layers) < len(result.layers):
         return f"{len(layers)} of {len(result.layers)} layers have a place for their tokens"
     return Quantity(
-        samples=np.stack([values.mean(1) for values in layers.values()], axis=1),
+        samples=np.stack(list(layers.values()), axis=1),
         of_means=lambda means: means,
         parts=tuple(f"layer {layer + 1}" for layer in layers),
         size=1.0,

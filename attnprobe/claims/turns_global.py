@@ -9,12 +9,8 @@ from attnprobe.results import Result
 
 def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
     del thresholds
-    uniform = samples.uniform(result, "distance")
-    layers = [
-        values / uniform[layer]
-        for layer, values in samples.by_layer(result, "distance").items()
-        if layer in uniform
-    ]
+    placed = samples.of_uniform(result, "distance", samples.by_layer(result, "distance"))
+    layers = list(placed.values())
     if len(layers) < 2:
         return "it takes two layers with a place for their tokens on the image"
     part = third(len(layers))

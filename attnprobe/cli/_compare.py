@@ -9,7 +9,7 @@ import click
 
 from attnprobe.cli import EXIT_INTERRUPTED, EXIT_PARTIAL, _texts
 from attnprobe.cli._console import console, progress, put_json, records, say
-from attnprobe.cli._measured import Plan, is_run, left, measured, target
+from attnprobe.cli._measured import Plan, is_run, left, log_lines, measured, target
 from attnprobe.cli._run import OPTION_FIELDS, command_line
 from attnprobe.errors import AttnprobeError
 
@@ -181,7 +181,6 @@ def _log(found: "Comparison") -> str:
             f"model {at} {result.name}: {facts.images} images in {facts.seconds} s on "
             f"{facts.device}; {facts.command}"
         )
-        lines += [f"  assumed: {line}" for line in result.model.get("assumed", ())]
-        lines += [f"  skipped {line}" for line in facts.skipped]
+        lines += log_lines(result)
     lines += [f"note: {note}" for note in found.notes]
     return "\n".join(lines) + "\n"

@@ -94,6 +94,12 @@ def left(runs: "Runs", plan: Plan, place: Path) -> str:
     )
 
 
+def log_lines(result: "Result") -> list[str]:
+    """Return what a log of several runs says under one of them."""
+    assumed = [f"  assumed: {line}" for line in result.model.get("assumed", ())]
+    return assumed + [f"  skipped {line}" for line in result.provenance.skipped]
+
+
 def target(place: Path, kind: str, *, overwrite: bool, resume: bool) -> Path:
     """Return where to write, or refuse it before the work.
 

@@ -11,7 +11,7 @@ import click
 
 from attnprobe.cli import EXIT_INTERRUPTED, EXIT_PARTIAL, _texts
 from attnprobe.cli._console import console, put_json, records, say
-from attnprobe.cli._measured import Plan, left, measured, target
+from attnprobe.cli._measured import Plan, left, log_lines, measured, target
 from attnprobe.cli._run import command_line
 from attnprobe.errors import AttnprobeError
 
@@ -162,6 +162,5 @@ def _log(found: "Track", runs: list[str]) -> str:
             f"{found.word} {step:g}: {result.name} in runs/{name}, {facts.images} images in "
             f"{facts.seconds} s on {facts.device}"
         )
-        lines += [f"  assumed: {line}" for line in result.model.get("assumed", ())]
-        lines += [f"  skipped {line}" for line in facts.skipped]
+        lines += log_lines(result)
     return "\n".join(lines) + "\n"

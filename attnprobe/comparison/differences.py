@@ -75,7 +75,8 @@ def scaled(a: Result, b: Result, values: Values = samples.by_layer) -> Iterator[
         )
         yield plain
         first, second = (
-            _ratios(side, known) for side, known in zip((plain.a, plain.b), uniform, strict=True)
+            samples.of_uniform(result, metric, side)
+            for result, side in ((a, plain.a), (b, plain.b))
         )
         if first and second:
             told = f"as a part of uniform attention's; {plain.definition}"
@@ -169,10 +170,6 @@ def resolved(a: np.ndarray, b: np.ndarray, relative: float, floor: float) -> np.
     gap = a - b
     size = np.maximum(np.abs(a), np.abs(b))
     return np.where(np.abs(gap) <= relative * np.maximum(size, floor), 0.0, gap)
-
-
-def _ratios(values: dict[int, np.ndarray], uniform: dict[int, float]) -> dict[int, np.ndarray]:
-    return {layer: each / uniform[layer] for layer, each in values.items() if layer in uniform}
 
 
 def _of_pair(parts: list[pd.DataFrame], pair: tuple[int, int]) -> pd.DataFrame:

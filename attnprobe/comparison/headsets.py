@@ -125,9 +125,8 @@ def _profiles(result: Result, metrics: list[str]) -> dict[int, np.ndarray]:
     """Return metrics of each head as parts of uniform's, [heads, metrics]; whole profiles only."""
     columns: dict[int, list[np.ndarray]] = {}
     for metric in metrics:
-        uniform = samples.uniform(result, metric)
-        for layer, heads in samples.by_head(result, metric).items():
-            if layer in uniform:
-                columns.setdefault(layer, []).append(heads.mean(0) / uniform[layer])
+        heads = samples.of_uniform(result, metric, samples.by_head(result, metric))
+        for layer, values in heads.items():
+            columns.setdefault(layer, []).append(values.mean(0))
     whole = {layer: x for layer, x in columns.items() if len(x) == len(metrics)}
     return {layer: np.stack(x, axis=1) for layer, x in whole.items()}
