@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from attnprobe.checkpoints import LoadedModel, load
     from attnprobe.comparison import Comparison, compare
     from attnprobe.errors import AttnprobeError
+    from attnprobe.probing import AttentionProbe
     from attnprobe.report import report
     from attnprobe.results import Result
     from attnprobe.settings import AnalysisConfig
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AnalysisConfig": "settings",
+    "AttentionProbe": "probing",
     "AttnprobeError": "errors",
     "Comparison": "comparison",
     "LoadedModel": "checkpoints",
@@ -42,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "AnalysisConfig",
+    "AttentionProbe",
     "AttnprobeError",
     "Comparison",
     "LoadedModel",

@@ -11,9 +11,12 @@ def rows(kind: str) -> list[dict[str, Any]]:
     makers = {
         "checkpoints": _checkpoints,
         "claims": _claims,
+        "exports": _exports,
         "formats": _formats,
         "metrics": _metrics,
+        "objectives": _objectives,
         "plots": _plots,
+        "recipes": _recipes,
     }
     return makers[kind]()
 
@@ -78,6 +81,32 @@ def _changeable(claim: Any) -> list[str]:
     from attnprobe.claims import MARGIN
 
     return [*claim.thresholds, *([claim.limit + MARGIN] if claim.versus else [])]
+
+
+def _exports() -> list[dict[str, Any]]:
+    from attnprobe import plugins
+
+    package = "attnprobe.exports"
+    found = [plugins.load(package, name, "EXPORT") for name in plugins.names(package)]
+    return [{"name": item.name, "description": item.description} for item in found]
+
+
+def _objectives() -> list[dict[str, Any]]:
+    from attnprobe import objectives
+
+    found = [objectives.load(name) for name in objectives.names()]
+    return [
+        {"name": item.name, "trains for": item.title, "labels": "yes" if item.labelled else "no"}
+        for item in found
+    ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from attnprobe.training import recipes
+
+    fields = ("name", "objective", "reproduces", "expected", "cost")
+    found = [recipes.load(name) for name in recipes.names()]
+    return [{field: getattr(recipe, field) for field in fields} for recipe in found]
 
 
 def _formats() -> list[dict[str, Any]]:

@@ -4,14 +4,17 @@ import click
 
 from attnprobe.cli import _options
 
-KINDS = ("checkpoints", "claims", "formats", "metrics", "plots")
+KINDS = (
+    *("checkpoints", "claims", "exports", "formats", "metrics"),
+    *("objectives", "plots", "recipes"),
+)
 
 
 @click.command(name="list")
 @click.argument("kind", type=click.Choice(KINDS))
 @_options.as_json
 def command(kind: str, *, as_json: bool) -> int:
-    """List checkpoints, claims, formats, metrics or plots.
+    """List checkpoints, claims, formats, metrics, objectives, plots, recipes or exports.
 
     \b
     attnprobe list checkpoints

@@ -49,11 +49,20 @@ class Source:
         entry = self.entries[index]
         if entry.path is None and self.blob is not None:
             return self.blob[entry.start : entry.start + (entry.size or 0)].tobytes()
-        try:
-            return _read(Path(entry.path or ""), entry.start, entry.size)
-        except (OSError, ValueError) as error:  # ValueError: a null byte in a name
-            reason = getattr(error, "strerror", None) or error
-            raise ImagesError(f"cannot be opened ({reason})") from error
+        return read_file(Path(entry.path or ""), entry.start, entry.size)
+
+
+def read_file(path: Path, start: int = 0, size: int | None = None) -> bytes:
+    """Read one image file, or `size` bytes from `start` of an archive.
+
+    Raises:
+        ImagesError: It cannot be read; the cause is the reason in a few words.
+    """
+    try:
+        return _read(path, start, size)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in a name
+        reason = getattr(error, "strerror", None) or error
+        raise ImagesError(f"cannot be opened ({reason})") from error
 
 
 def find(source: str | Path | Sequence[str | Path]) -> Source:
@@ -90,7 +99,7 @@ def _from_path(path: Path, label: str) -> Source:
             return Source(label, _from_tar(path))
         case ".npz":
             return _from_npz(path, label)
-    return Source(label, (Entry(_text(path.name), path),))
+    return Source(label, (Entry(text(path.name), path),))
 
 
 def _from_folder(root: Path) -> tuple[Entry, ...]:
@@ -104,9 +113,9 @@ def _from_folder(root: Path) -> tuple[Entry, ...]:
             folders.clear()
             continue
         seen.add(key)
-        found += [where / name for name in files if _is_image_name(name)]
+        found += [where / name for name in files if is_image_name(name)]
     named = sorted((path.relative_to(root).as_posix(), path) for path in found)
-    return tuple(Entry(_text(name), path) for name, path in named)
+    return tuple(Entry(text(name), path) for name, path in named)
 
 
 def _from_list(named: Iterable[tuple[str, Path]], label: str) -> tuple[Entry, ...]:
@@ -114,7 +123,7 @@ def _from_list(named: Iterable[tuple[str, Path]], label: str) -> tuple[Entry, ..
     for name, path in named:
         if name in entries:
             raise ImagesError(f"{label} names {name} twice", "list every image once")
-        entries[name] = Entry(_text(name), path)
+        entries[name] = Entry(text(name), path)
     return tuple(entries.values())
 
 
@@ -136,9 +145,8 @@ def _from_tar(path: Path) -> tuple[Entry, ...]:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 name = PurePosixPath(member.name)
-                safe = not name.is_absolute() and ".." not in name.parts
-                if safe and member.isreg() and not member.issparse() and _is_image_name(name.name):
-                    entry = Entry(_text(str(name)), path, member.offset_data, member.size)
+                if is_plain_member(member) and is_image_name(name.name):
+                    entry = Entry(text(str(name)), path, member.offset_data, member.size)
                     members[str(name)] = entry
     except (tarfile.TarError, OSError) as error:
         raise ImagesError(
@@ -149,7 +157,19 @@ def _from_tar(path: Path) -> tuple[Entry, ...]:
 
 
 def _from_npz(path: Path, label: str) -> Source:
-    """Image files end to end in `jpeg`, their edges in `offset`."""
+    held = bundle(path)
+    name, edges = text(path.name), held["offset"]
+    spans = zip(edges[:-1].tolist(), np.diff(edges).tolist(), strict=True)
+    entries = (Entry(f"{name}#{i:05d}", None, a, n) for i, (a, n) in enumerate(spans))
+    return Source(label, tuple(entries), held["jpeg"])
+
+
+def bundle(path: Path) -> dict[str, np.ndarray]:
+    """Read an npz: image files end to end in `jpeg`, their edges in `offset` (int64).
+
+    Raises:
+        ImagesError: It cannot be read, or the edges do not fit the files.
+    """
     try:
         held = npz.read(path)
         blob, edges = held["jpeg"], held["offset"]
@@ -165,9 +185,7 @@ def _from_npz(path: Path, label: str) -> Source:
             f"{path}: `offset` must rise from 0 to the length of `jpeg` (uint8, one axis)",
             "store n + 1 edges for n files",
         )
-    name, spans = _text(path.name), zip(edges[:-1].tolist(), np.diff(edges).tolist(), strict=True)
-    entries = (Entry(f"{name}#{i:05d}", None, a, n) for i, (a, n) in enumerate(spans))
-    return Source(label, tuple(entries), blob)
+    return {**held, "offset": edges}
 
 
 def _read(path: Path, start: int, size: int | None) -> bytes:
@@ -188,10 +206,18 @@ def _refuse_folder(error: OSError) -> None:
     ) from error
 
 
-def _is_image_name(name: str) -> bool:
+def is_plain_member(member: tarfile.TarInfo) -> bool:
+    """Whether an archive's member is a file of its own inside it: no link, hole or escape."""
+    name = PurePosixPath(member.name)
+    inside = not name.is_absolute() and ".." not in name.parts
+    return inside and member.isreg() and not member.issparse()
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of that name is taken for an image: by its suffix, unless it is hidden."""
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
-def _text(name: str) -> str:
-    """A file name as valid text, whatever its bytes."""
+def text(name: str) -> str:
+    """Return a file name as valid text, whatever its bytes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -8,42 +8,45 @@ import os
 import tempfile
 from pathlib import Path
 
+from attnprobe import traininglog
 from attnprobe.comparison import Comparison
 from attnprobe.errors import OutputError
-from attnprobe.report import trackpage
+from attnprobe.report import trackpage, trainpage
 from attnprobe.report.comparing import render_comparison
 from attnprobe.report.page import render
 from attnprobe.results import Result
 from attnprobe.results.manifest import kind_of
 from attnprobe.tracking import Track
+from attnprobe.traininglog import TrainingRun
 
 __all__ = ["page_of", "render", "render_comparison", "report", "write"]
 
 
 def report(
-    subject: list[Result] | Comparison | Track, path: str | Path, *, overwrite: bool = False
+    subject: list[Result] | Comparison | Track | TrainingRun | str | Path,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write one HTML page and return its path.
 
     Args:
-        subject: One result, several side by side, a comparison, or a track.
+        subject: One result, several side by side, a comparison, a track, a training run, or the
+            folder of any of them.
         path: The file to write.
         overwrite: Replace an older page there.
 
     Raises:
         OutputError: The file exists (and `overwrite` is false) or cannot be written.
-        ResultError: There are no results, too many, or some with different units.
+        ResultError: There are no results, too many, some with different units, or a folder is
+            damaged.
     """
     _check(Path(path), overwrite=overwrite)
-    if isinstance(subject, Track):
-        text = trackpage.render(subject)
-    else:
-        text = render_comparison(subject) if isinstance(subject, Comparison) else render(subject)
-    return write(text, path, overwrite=overwrite)
+    return write(_rendered(subject), path, overwrite=overwrite)
 
 
 def page_of(folder: str | Path) -> str:
-    """Return the page of whatever a folder holds: a result, a comparison or a track.
+    """Return the page of whatever a folder holds: a result, comparison, track or training run.
 
     Raises:
         ResultError: It holds none of them, or a damaged one.
@@ -52,6 +55,7 @@ def page_of(folder: str | Path) -> str:
     readers = {
         "comparison": lambda: render_comparison(Comparison.load(path)),
         "track": lambda: trackpage.render(Track.load(path)),
+        traininglog.KIND: lambda: trainpage.render(traininglog.load(path)),
     }
     read = readers.get(kind_of(path))
     return read() if read else render([Result.load(path)])
@@ -74,6 +78,16 @@ def write(text: str, path: str | Path, *, overwrite: bool = False) -> Path:
             "choose a writable place or free some disk",
         ) from error
     return target
+
+
+def _rendered(subject: list[Result] | Comparison | Track | TrainingRun | str | Path) -> str:
+    if isinstance(subject, str | Path):
+        return page_of(subject)
+    if isinstance(subject, Comparison):
+        return render_comparison(subject)
+    if isinstance(subject, Track):
+        return trackpage.render(subject)
+    return trainpage.render(subject) if isinstance(subject, TrainingRun) else render(subject)
 
 
 def _check(target: Path, *, overwrite: bool) -> None:

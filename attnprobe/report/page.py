@@ -75,6 +75,7 @@ def assemble(
     *,
     explorer: Explorer | None = None,
     later: Sequence[Table] = (),
+    own: Sequence[str] = (),
     **words: Any,
 ) -> str:
     """Fill a template with sections, and embed their figures, tables, style and scripts.
@@ -84,6 +85,7 @@ def assemble(
         parts: Sections in their order.
         explorer: Linked views of heads, for templates that have a place for them.
         later: Tables built when they are opened, beside those of the sections.
+        own: Names of scripts that only this template needs.
         **words: What else the template names.
     """
     drawn = {figure.plot.name: figure.data for part in parts for figure in part.figures}
@@ -91,7 +93,7 @@ def assemble(
     longer = {table.key: vars(table) for table in hidden}
     night = dict(zip(PALETTE, NIGHT, strict=True))
     views = {"explorer": explorer.data} if explorer else {}
-    names = (*SCRIPTS, *EXPLORER) if explorer else SCRIPTS
+    names = (*SCRIPTS, *(EXPLORER if explorer else ()), *own)
     scripts = [_inert(_read(name)) for name in names]
     payload = {"figures": drawn, "tables": longer, "night": night, "plotly": _packed_plotly()}
     style = _read("page.css") + (_read("explorer.css") if explorer else "") + _swatches()

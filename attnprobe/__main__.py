@@ -1,0 +1,5 @@
+"""`python -m attnprobe`, which torchrun and accelerate launch can start in many processes."""
+
+from attnprobe.cli import main
+
+main()

@@ -1,0 +1,197 @@
+"""The loop: updates of one run, through accelerate, stoppable and resumable at every one."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnprobe.datasets import Batches, loader
+from attnprobe.objectives import Clock
+from attnprobe.training import guard, states
+from attnprobe.training.assembly import Run, assemble
+from attnprobe.training.config import TrainingConfig
+from attnprobe.training.machine import accelerator_of, release
+from attnprobe.training.seeds import seed_update
+from attnprobe.training.stopping import StopRequest, on_signals
+from attnprobe.training.watching import Watch
+
+AGREE_EVERY = 10  # updates between two agreements of several processes on stopping and saving
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended in this session.
+
+    Attributes:
+        folder: The run's folder.
+        status: finished, or interrupted (and resumable).
+        step: Updates done.
+        steps: Updates of the whole run.
+        scores: Last evaluation, by name.
+        broken: Names of images that could not be read.
+    """
+
+    folder: Path
+    status: str
+    step: int
+    steps: int
+    scores: dict[str, float]
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a listener hears after an update: counts, loss, speed."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    images_per_s: float
+
+
+Listener = Callable[[Update], None]
+
+
+def train(
+    config: TrainingConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    trust: bool = False,
+    listener: Listener | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    command: str = "python",
+) -> Outcome:
+    """Train, or go on training, and leave a run folder.
+
+    Args:
+        config: What to train; see `attnprobe.training.config.configure`.
+        out: The run's folder.
+        resume: Go on from the newest saved state in it.
+        overwrite: Replace an older run in it.
+        trust: Let pickled code inside `init` run.
+        listener: Called after every update, in the main process.
+        say: Called with a sentence now and then, in the main process.
+        command: What to record as the command.
+
+    Raises:
+        AttnprobeError: Something cannot be used, the loss diverged, or the disk is full.
+    """
+    from attnprobe.training import folder
+    from attnprobe.training.backbones import settle
+
+    config = settle(config)
+    path = Path(out)
+    accelerator = accelerator_of(config, path)
+    config = folder.prepare(path, config, accelerator, resume=resume, overwrite=overwrite, say=say)
+    run = assemble(config, path, accelerator, trust=trust)
+    resumed = states.load(accelerator, path) if resume else None
+    watch = Watch(run, listener=listener, say=say, command=command)
+    watch.begin(resumed)
+    try:
+        with on_signals() as request:
+            status = _updates(run, watch, request)
+        watch.end(status)
+    except guard.DivergedError:
+        watch.note("diverged")
+        raise
+    finally:
+        accelerator.end_training()
+        release(accelerator)
+    return Outcome(path, status, run.progress.step, run.steps, watch.scores, watch.broken_names())
+
+
+def _updates(run: Run, watch: Watch, request: StopRequest) -> str:
+    """Run the updates that are left; returns finished or interrupted."""
+    batches = micro_batches(run, start=run.progress.step)
+    mix = run.objective.mix(run.config.options, run.framing) if run.objective.mix else None
+    began, before = time.perf_counter(), run.progress.seconds
+    run.module.train()
+    for step in range(run.progress.step, run.steps):
+        run.progress.add(update(run, batches, step, mix))
+        run.progress.step = step + 1
+        run.progress.seconds = before + time.perf_counter() - began
+        stop, save = _agree(run, request.asked, watch.save_due())
+        stop = stop and step + 1 < run.steps
+        watch.after_update(save=save or stop)
+        if stop:
+            return "interrupted"
+    return "finished"
+
+
+def update(
+    run: Run, batches: Iterator[dict[str, Tensor]], step: int, mix: Any
+) -> dict[str, Tensor]:
+    """Do one update of the weights; returns its scalars, on the device."""
+    accelerator, loop = run.accelerator, run.config.loop
+    run.schedule.step_update(step)
+    found: dict[str, Tensor] = {}
+    for micro in range(loop.accumulate):
+        batch = next(batches)  # before the seed: a new loader draws a number of its own
+        clock = Clock(step, run.steps, micro)
+        seed_update(loop.seed, clock, accelerator.process_index)
+        with accelerator.accumulate(run.module):
+            batch = mix(batch, clock) if mix else batch
+            with accelerator.autocast():
+                values = run.objective.step(run.module, batch, clock)
+            accelerator.backward(values["loss"])
+            if accelerator.sync_gradients:
+                found["grad_norm"] = _clip(run)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+        for name, value in values.items():
+            part = value.detach().float() / loop.accumulate
+            found[name] = found[name] + part if name in found else part
+    if run.ema is not None:
+        run.ema.update(run.objective.encoder(run.plain), step=step)
+    return found
+
+
+def micro_batches(
+    run: Run, *, start: int, stop: int | None = None, workers: int | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Yield this process's parts of the batches from update `start` on, on the device."""
+    accelerator, loop = run.accelerator, run.config.loop
+    order = Batches(
+        len(run.pictures),
+        loop.batch_size,
+        seed=loop.seed,
+        start=start,
+        stop=run.steps if stop is None else stop,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        accumulate=loop.accumulate,
+    )
+    on_cuda = accelerator.device.type == "cuda"
+    count = run.config.data.workers if workers is None else workers
+    for batch in loader(run.dataset, order, workers=count, pin=on_cuda):
+        guard.note_broken(run.progress, batch)
+        yield {
+            name: value.to(accelerator.device, non_blocking=on_cuda)
+            for name, value in batch.items()
+            if name != "broken"
+        }
+
+
+def _clip(run: Run) -> Tensor:
+    """Limit the norm of the gradients and return it; without a limit only measure it."""
+    limit = run.config.loop.clip_grad or float("inf")
+    norm = run.accelerator.clip_grad_norm_(run.module.parameters(), limit)
+    return torch.as_tensor(norm, device=run.accelerator.device).detach().float()
+
+
+def _agree(run: Run, stop: bool, save: bool) -> tuple[bool, bool]:
+    """Let all processes stop or save after the same update."""
+    if run.accelerator.num_processes == 1:
+        return stop, save
+    if run.progress.step % AGREE_EVERY:
+        return False, False
+    asked = torch.tensor([float(stop), float(save)], device=run.accelerator.device)
+    told: Any = run.accelerator.reduce(asked, reduction="sum")
+    return bool(told[0] > 0), bool(told[1] > 0)

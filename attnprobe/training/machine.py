@@ -1,0 +1,94 @@
+"""This process's machine, through accelerate: devices, processes, precision, kernels."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from attnprobe.errors import AttnprobeError
+from attnprobe.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def accelerator_of(config: TrainingConfig, out: Path) -> "Accelerator":
+    """Return accelerate's view of this process, its devices and its precision.
+
+    Raises:
+        AttnprobeError: The device or precision is not to be had.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
+
+    section = config.loop
+    if section.device == "cuda" and not torch.cuda.is_available():
+        raise AttnprobeError("there is no CUDA device", "leave --device at auto, or use cpu")
+    on_cpu = section.device == "cpu" or not torch.cuda.is_available()
+    precision = _precision(section.precision, on_cpu=on_cpu)
+    if on_cpu and precision == "fp16":
+        raise AttnprobeError("fp16 needs a CUDA device", "use --precision bf16 or fp32")
+    trackers: list[Any] = list(trackers_of(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Accelerator(
+            cpu=section.device == "cpu",
+            mixed_precision="no" if precision == "fp32" else precision,
+            gradient_accumulation_steps=section.accumulate,
+            log_with=trackers or None,
+            project_config=ProjectConfiguration(str(out), logging_dir=str(out / "tensorboard")),
+        )
+
+
+def release(accelerator: "Accelerator") -> None:
+    """Let the next run of this process choose its precision and kernels anew."""
+    from accelerate.state import AcceleratorState
+
+    torch.use_deterministic_algorithms(False)
+    if accelerator.num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def trackers_of(config: TrainingConfig) -> list[str]:
+    """Return the trackers to feed beside metrics.jsonl; "none" is none.
+
+    Raises:
+        AttnprobeError: accelerate knows none of that name, or its package is missing.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+    from accelerate.utils import is_tensorboard_available
+
+    wanted = [name for name in config.watch.trackers if name != "none"]
+    known = {getattr(kind, "value", str(kind)) for kind in LOGGER_TYPE_TO_CLASS}
+    for name in wanted:
+        if name not in known:
+            raise AttnprobeError(
+                f"unknown tracker {name!r}", f"choose from: none, {', '.join(sorted(known))}"
+            )
+    if wanted == ["tensorboard"] and not is_tensorboard_available():
+        return []  # the default; metrics.jsonl holds the same numbers
+    return wanted
+
+
+def choose_kernels(config: TrainingConfig, accelerator: "Accelerator") -> None:
+    """Choose kernels: on the CPU always those that repeat bit for bit."""
+    on_cpu = accelerator.device.type == "cpu"
+    if on_cpu or config.loop.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=on_cpu)
+    elif accelerator.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+
+
+def _precision(asked: str, *, on_cpu: bool) -> str:
+    """Return the precision of the forward pass; auto takes bf16 where the machine has it."""
+    if asked != "auto":
+        return asked
+    if not on_cpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    fast = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    known = (getattr(torch.cpu, name, None) for name in fast)
+    return "bf16" if any(probe is not None and probe() for probe in known) else "fp32"

@@ -1,0 +1,96 @@
+"""The facts of a run, for manifest.json, its model card and its page."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from attnprobe.training import outputs
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from attnprobe.training.assembly import Run
+
+SCHEMA = 1
+
+
+def manifest(run: "Run", *, status: str, command: str, created: str) -> dict[str, Any]:
+    """Return the facts of a run as it stands."""
+    progress, config = run.progress, run.config
+    images = progress.step * config.loop.batch_size
+    return {
+        "schema": SCHEMA,
+        "kind": "training",
+        "objective": config.objective,
+        "objective_kind": run.objective.kind,
+        "title": run.objective.title,
+        "name": run.spec.name,
+        "recipe": config.recipe,
+        "command": command,
+        "model": _model(run),
+        "data": _data(run),
+        "versions": _versions(),
+        "device": _device(run.accelerator),
+        "precision": {"no": "fp32"}.get(run.accelerator.mixed_precision)
+        or run.accelerator.mixed_precision,
+        "processes": run.accelerator.num_processes,
+        "batch_size": config.loop.batch_size,
+        "steps": run.steps,
+        "steps_per_epoch": run.steps_per_epoch,
+        "epochs": config.loop.epochs,
+        "step": progress.step,
+        "status": status,
+        "weights": "exponential moving average of the weights" if run.ema else "as trained",
+        "created": created,
+        "seconds": round(progress.seconds, 3),
+        "images_per_second": round(images / progress.seconds, 2) if progress.seconds else None,
+        "skipped": [run.pictures.name(index) for index in sorted(progress.broken)],
+        "licence": config.save.licence,
+    }
+
+
+def _model(run: "Run") -> dict[str, Any]:
+    encoder = run.objective.encoder(run.plain)
+    return {
+        "architecture": run.spec.architecture,
+        "model_args": run.spec.model_args,
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "classes": run.framing.classes,
+        "init": run.config.model.init,
+    }
+
+
+def _data(run: "Run") -> dict[str, Any]:
+    pictures = run.pictures
+    return {
+        "label": pictures.label,
+        "images": len(pictures),
+        "classes": len(pictures.classes),
+        "sha256": pictures.sha256,
+        "hashed": pictures.hashed,
+    }
+
+
+def begun(path: Path) -> str:
+    """Return when the run in a folder was begun, or now."""
+    try:
+        held = json.loads((path / outputs.MANIFEST).read_text(encoding="utf-8"))
+        return str(held["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _device(accelerator: "Accelerator") -> str:
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    return accelerator.device.type
+
+
+def _versions() -> dict[str, str]:
+    names = ("attnprobe", "torch", "timm", "accelerate", "torchvision", "numpy", "pillow")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}

@@ -1,0 +1,124 @@
+"""Scores and pictures of a run: the attention probe, kNN, linear probe, reconstructions."""
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from attnprobe.datasets import TrainSet
+from attnprobe.errors import AttnprobeError
+from attnprobe.evaluation import evaluate as evaluate_encoder
+from attnprobe.probing import AttentionProbe, suggested_interval
+from attnprobe.training import outputs
+
+if TYPE_CHECKING:
+    from attnprobe.training.assembly import Run
+
+PICTURES = "pictures"
+MOST_PICTURES = 8
+TEN_IN_ALL = 10
+SEED_OF_PICTURES = 2**31 - 1  # an epoch that no run reaches: the same masks every time
+
+
+def probe_of(run: "Run", *, say: Callable[[str], None]) -> AttentionProbe | None:
+    """Return the probe of the run's encoder, or None where it is off or cannot be."""
+    section = run.config.watch
+    if section.probe_every == 0:
+        return None
+    if run.accelerator.distributed_type.value == "FSDP":
+        say("no attention probe: the encoder is sharded over processes")
+        return None
+    every = section.probe_every
+    if every < 0:
+        every = suggested_interval(
+            section.probe_limit, run.config.loop.batch_size, run.steps_per_epoch
+        )
+    return AttentionProbe(
+        run.objective.encoder(run.plain),
+        section.probe_images,
+        out=run.out / "probe",
+        every=every,
+        limit=section.probe_limit,
+        spec=run.spec,
+        seed=run.config.loop.seed,
+    )
+
+
+def evaluate(run: "Run", encoder: nn.Module, *, say: Callable[[str], None]) -> dict[str, float]:
+    """Return kNN and linear-probe accuracy on the labelled images, and the classifier's own."""
+    if run.validation is None:
+        return {}
+    if run.validation.labels is None or run.pictures.labels is None:
+        say("no evaluation: it needs labelled --data and --val")
+        return {}
+    return evaluate_encoder(
+        encoder,
+        run.pictures,
+        run.validation,
+        run.spec,
+        limit=run.config.watch.eval_limit,
+        device=run.accelerator.device,
+    )
+
+
+def pictures_due(run: "Run", epoch: int) -> bool:
+    """Whether reconstructions are drawn after this epoch."""
+    every = run.config.watch.pictures_every
+    every = every or math.ceil(run.config.loop.epochs / TEN_IN_ALL)
+    return epoch % every == 0 or epoch == run.config.loop.epochs
+
+
+def draw(run: "Run", epoch: int) -> None:
+    """Write what the model reconstructs of the first images, a row an image, as one PNG."""
+    picked = _first_readable(run)
+    if not picked or run.objective.pictures is None:
+        return
+    batch = {
+        name: torch.stack([item[name] for item in picked]).to(run.accelerator.device)
+        for name in picked[0]
+    }
+    was_training = run.plain.training
+    run.plain.eval()
+    with torch.no_grad():
+        panels = run.objective.pictures(run.plain, batch, run.config.options, run.framing)
+    run.plain.train(was_training)
+    outputs.put(run.out / PICTURES / f"epoch-{epoch:04d}.png", _grid(panels))
+
+
+def _first_readable(run: "Run") -> list[dict[str, Tensor]]:
+    """Return the views of a few images, of the validation set where there is one."""
+    source = run.validation or run.pictures
+    views = run.objective.views(run.config.options, run.framing)
+    drawn = TrainSet(source, views, seed=run.config.loop.seed)
+    count = min(MOST_PICTURES, len(source))
+    return [drawn[(SEED_OF_PICTURES, index)] for index in range(count)]
+
+
+def _grid(panels: Tensor) -> bytes:
+    """Lay uint8 [n, panels, 3, h, w] out as rows of panels, small images enlarged."""
+    n, columns, _, height, width = panels.shape
+    rows = panels.permute(0, 3, 1, 4, 2).reshape(n * height, columns * width, 3)
+    image = Image.fromarray(rows.cpu().numpy().astype(np.uint8))
+    scale = max(1, 96 // height)
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def write_report(out: Path, *, say: Callable[[str], None]) -> None:
+    """Draw the run's page; a page that cannot be drawn is said and is no failure of the run."""
+    from attnprobe.report import page_of, write
+
+    try:
+        written = write(page_of(out), out / "report.html", overwrite=True)
+    except AttnprobeError as error:
+        say(f"the page could not be drawn: {error}")
+    else:
+        say(f"open {written}")

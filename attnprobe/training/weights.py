@@ -1,0 +1,99 @@
+"""Writes the weights of a run: the encoder under timm's names, the rest beside it."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from attnprobe.errors import AttnprobeError
+from attnprobe.training import backbones, outputs
+
+if TYPE_CHECKING:
+    from attnprobe.training.assembly import Run
+
+BEST = "best.safetensors"
+SNAPSHOTS = "checkpoints"
+
+
+class Weights:
+    """The weights of a run, whole, whichever way processes share them."""
+
+    def __init__(self, run: "Run") -> None:
+        self.run = run
+        self._twin: nn.Module | None = None
+        encoder = run.objective.encoder(run.plain)
+        self._heads = [
+            int(getattr(module, "num_heads"))  # noqa: B009 - not every module has it
+            for name, module in encoder.named_modules()
+            if re.search(r"attn$", name) and hasattr(module, "num_heads")
+        ]
+
+    def encoder(self) -> nn.Module:
+        """Return the encoder to evaluate: averaged where there is an average; all call."""
+        run = self.run
+        if run.ema is not None:
+            return run.ema.module
+        if not self._sharded():
+            return run.objective.encoder(run.plain)
+        state, _ = outputs.split(self._state())
+        if self._twin is None:
+            self._twin = backbones.create(run.config, classes=run.framing.classes)
+        if state:  # only the main process is given the whole
+            self._twin.load_state_dict(state)
+        return self._twin
+
+    def write(self) -> None:
+        """Write the checkpoint and the rest of the objective; all processes call.
+
+        Raises:
+            AttnprobeError: A weight is no number; the earlier files stay.
+        """
+        encoder, rest = self._parts()
+        if self.run.main:
+            bad = outputs.check_finite(encoder)
+            if bad is not None:
+                raise AttnprobeError(
+                    f"{bad} holds values that are not numbers after update "
+                    f"{self.run.progress.step}; nothing was overwritten",
+                    "resume from the last state with a lower --lr or --precision fp32",
+                )
+            self._put(outputs.ENCODER, encoder)
+            self._put(outputs.REST, rest)
+
+    def write_best(self) -> None:
+        """Keep these weights as the best so far; all processes call."""
+        encoder, _ = self._parts()
+        if self.run.main:
+            self._put(BEST, encoder)
+
+    def snapshot(self, epoch: int) -> None:
+        """Keep the encoder of an epoch for `attnprobe track`; all processes call."""
+        encoder, _ = self._parts()
+        if self.run.main:
+            self._put(f"{SNAPSHOTS}/epoch-{epoch:04d}.safetensors", encoder)
+
+    def _put(self, name: str, tensors: dict[str, Tensor]) -> None:
+        run = self.run
+        card = outputs.card_of(
+            run.spec,
+            self._heads,
+            kind=run.objective.kind,
+            step=run.progress.step,
+            epoch=run.epoch,
+        )
+        card["model_args"]["num_classes"] = run.framing.classes
+        outputs.put(run.out / name, outputs.packed(tensors, card))
+
+    def _parts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the encoder's tensors, averaged where asked, and the others."""
+        encoder, rest = outputs.split(self._state())
+        if self.run.ema is not None:
+            encoder = dict(self.run.ema.module.state_dict())
+        return encoder, rest
+
+    def _state(self) -> dict[str, Tensor]:
+        state: Any = self.run.accelerator.get_state_dict(self.run.module)
+        return {name.removeprefix("_orig_mod."): value for name, value in state.items()}
+
+    def _sharded(self) -> bool:
+        return self.run.accelerator.distributed_type.value == "FSDP"

@@ -1,0 +1,159 @@
+"""A training step of ours against the official code's: same weights, images and masks.
+
+    python benchmarks/bench_step.py --simmim DIR --mae DIR --batch 4 --rounds 7
+
+A step is forward, backward, clipping and AdamW. Both sides run in one process, turn by turn, and
+every round gives one ratio; the median and the quartiles of the ratios are printed and appended
+to benchmarks/results.csv. It refuses to time sides whose losses differ.
+"""
+
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import timm
+import torch
+from bench_analyze import append, commit, processor
+from official_parity import FOLDER, PROGRESS, Case, cases, draw, exported, official_loss
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+from attnprobe import objectives
+from attnprobe.objectives import Batch
+
+CLIP, RATE, DECAY = 5.0, 1e-4, 0.05
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+def step(
+    module: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Any], half: Any
+) -> float:
+    """Run one update; return the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    device = next(module.parameters()).device.type
+    with torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
+        loss = loss_of()
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), CLIP)
+    optimizer.step()
+    return loss.item()
+
+
+def sides(case: Case, device: str, half: Any) -> tuple[dict[str, Callable[[], float]], Batch]:
+    """Return one update of either side, from the same weights."""
+    torch.manual_seed(0)
+    ours = case.ours()
+    theirs = case.official()
+    theirs.load_state_dict(exported(case, ours.state_dict()), strict=True)
+    ours, theirs = ours.to(device).train(), theirs.to(device).train()
+    batch = {name: value.to(device) for name, value in draw(case, torch.float32).items()}
+    objective = objectives.load(case.objective)
+    our_optimizer = create_optimizer_v2(ours, "adamw", lr=RATE, weight_decay=DECAY)
+    grouped = timm.optim.param_groups_weight_decay(theirs, DECAY)
+    their_optimizer = torch.optim.AdamW(grouped, lr=RATE)
+    return {
+        "official": lambda: step(
+            theirs, their_optimizer, lambda: official_loss(case, theirs, batch, 0.99), half
+        ),
+        "attnprobe": lambda: step(
+            ours, our_optimizer, lambda: objective.step(ours, batch, PROGRESS)["loss"], half
+        ),
+    }, batch
+
+
+def measure(case: Case, device: str, half: Any, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of every update of either side, turn by turn."""
+    timed, _ = sides(case, device, half)
+    losses = {name: update() for name, update in timed.items()}
+    tolerance = 1e-4 if half is None else 2e-2
+    if abs(losses["official"] - losses["attnprobe"]) > tolerance * abs(losses["official"]):
+        raise click.ClickException(f"{case.name}: losses differ, nothing was timed: {losses}")
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(rounds + 1):
+        order = list(timed) if turn % 2 else list(timed)[::-1]
+        for name in order:
+            started = time.perf_counter()
+            timed[name]()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def rows(case: Case, told: str, seconds: dict[str, list[float]]) -> list[dict[str, object]]:
+    """Print and return one row a side."""
+    found = []
+    for name, taken in seconds.items():
+        ratios = sorted(a / b for a, b in zip(taken, seconds["official"], strict=True))
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        median = statistics.median(taken)
+        print(
+            f"{case.name:32s} {told} {name:10s} {case.batch / median:8.2f} images/s  "
+            f"x{middle:.3f} [{low:.3f}, {high:.3f}] of the official step's time",
+            flush=True,
+        )
+        on_card = torch.cuda.is_available() and told.startswith("cuda")
+        row = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "commit": commit(),
+            "device": torch.cuda.get_device_name() if on_card else processor(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "model": case.architecture,
+            "images": case.batch,
+            "batch": case.batch,
+            "rounds": len(taken),
+            "provider": f"{case.objective} step {told}: {name}",
+            "seconds": round(median, 4),
+            "ratio": round(middle, 4),
+            "ratio_q1": round(low, 4),
+            "ratio_q3": round(high, 4),
+        }
+        found.append(row)
+    return found
+
+
+@click.command()
+@click.option("--simmim", type=FOLDER, help="Checkout of microsoft/SimMIM.")
+@click.option("--mae", type=FOLDER, help="Checkout of facebookresearch/mae.")
+@click.option("--swin", type=FOLDER, help="Checkout of microsoft/Swin-Transformer.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--batch", default=4, show_default=True)
+@click.option("--rounds", default=7, show_default=True)
+@click.option("--precision", multiple=True, type=click.Choice(list(PRECISIONS)), help="Both.")
+@click.option("--only", default="", help="Only cases whose name contains this.")
+@click.option("--save/--no-save", default=True, show_default=True)
+def main(
+    device: str,
+    batch: int,
+    rounds: int,
+    precision: tuple[str, ...],
+    only: str,
+    *,
+    save: bool,
+    **folders: Path | None,
+) -> None:
+    """Time our training step against the official one."""
+    warnings.simplefilter("ignore")
+    print(f"load before: {os.getloadavg()[0]:.2f}")
+    for case, _ in cases({**folders, "mocov3": None}):
+        if only not in case.name:
+            continue
+        vars(case)["batch"] = batch
+        for name in precision or PRECISIONS:
+            seconds = measure(case, device, PRECISIONS[name], rounds)
+            found = rows(case, f"{device} {name}", seconds)
+            if save:
+                append(found)
+    print(f"load after: {os.getloadavg()[0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
