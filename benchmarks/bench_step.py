@@ -28,6 +28,7 @@ from attnprobe import objectives
 from attnprobe.objectives import Batch
 
 CLIP, RATE, DECAY = 5.0, 1e-4, 0.05
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -67,7 +68,9 @@ def sides(case: Case, device: str, half: Any) -> tuple[dict[str, Callable[[], fl
     }, batch
 
 
-def measure(case: Case, device: str, half: Any, rounds: int) -> dict[str, list[float]]:
+def measure(
+    case: Case, device: str, half: Any, rounds: int, *, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Return the seconds of every update of either side, turn by turn."""
     timed, _ = sides(case, device, half)
     losses = {name: update() for name, update in timed.items()}
@@ -78,12 +81,12 @@ def measure(case: Case, device: str, half: Any, rounds: int) -> dict[str, list[f
     for turn in range(rounds + 1):
         order = list(timed) if turn % 2 else list(timed)[::-1]
         for name in order:
-            started = time.perf_counter()
+            started = clock()
             timed[name]()
             if device == "cuda":
                 torch.cuda.synchronize()
             if turn:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
@@ -128,6 +131,14 @@ def rows(case: Case, told: str, seconds: dict[str, list[float]]) -> list[dict[st
 @click.option("--batch", default=4, show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 @click.option("--precision", multiple=True, type=click.Choice(list(PRECISIONS)), help="Both.")
+@click.option(
+    "--clock",
+    type=click.Choice(list(CLOCKS)),
+    default="wall",
+    show_default=True,
+    help="cpu: seconds of this process, which others on the machine disturb less.",
+)
+@click.option("--threads", default=0, help="Threads of torch; 0 leaves its own choice.")
 @click.option("--only", default="", help="Only cases whose name contains this.")
 @click.option("--save/--no-save", default=True, show_default=True)
 def main(
@@ -135,21 +146,26 @@ def main(
     batch: int,
     rounds: int,
     precision: tuple[str, ...],
-    only: str,
     *,
+    only: str,
+    clock: str,
+    threads: int,
     save: bool,
     **folders: Path | None,
 ) -> None:
     """Time our training step against the official one."""
     warnings.simplefilter("ignore")
+    if threads:
+        torch.set_num_threads(threads)
     print(f"load before: {os.getloadavg()[0]:.2f}")
     for case, _ in cases({**folders, "mocov3": None}):
         if only not in case.name:
             continue
         vars(case)["batch"] = batch
         for name in precision or PRECISIONS:
-            seconds = measure(case, device, PRECISIONS[name], rounds)
-            found = rows(case, f"{device} {name}", seconds)
+            seconds = measure(case, device, PRECISIONS[name], rounds, clock=CLOCKS[clock])
+            told = f"{device} {name}" + (", cpu seconds" if clock == "cpu" else "")
+            found = rows(case, told, seconds)
             if save:
                 append(found)
     print(f"load after: {os.getloadavg()[0]:.2f}")

@@ -130,12 +130,20 @@ def simmim_swin(folder: Path, version: str, window: int, norm_target: int = 0) -
     return build(Space(MODEL=model, DATA=Space(IMG_SIZE=192), TRAIN=train))
 
 
+def written_out(module: nn.Module) -> nn.Module:
+    """Leave attention unfused, as it is in the versions of timm that the codes ask for."""
+    for layer in module.modules():
+        if hasattr(layer, "fused_attn"):
+            layer.fused_attn = False
+    return module
+
+
 def mae(folder: Path) -> nn.Module:
     """Build the official MAE ViT-B/16."""
 
     def block(*arguments: Any, qk_scale: None, **named: Any) -> Block:
         del qk_scale
-        return Block(*arguments, **named)
+        return written_out(Block(*arguments, **named))
 
     setattr(np, "float", float)  # noqa: B010 - numpy has lost the name
     package("util", folder / "util")
@@ -150,7 +158,9 @@ def mocov3(folder: Path) -> nn.Module:
     vits = by_path("official_vits", folder / "vits.py")
     vits.VisionTransformerMoCo.num_tokens = 1
     builder = by_path("official_builder", folder / "moco" / "builder.py")
-    return builder.MoCo_ViT(partial(vits.vit_base, stop_grad_conv1=True), 256, 4096, 0.2)
+    return written_out(
+        builder.MoCo_ViT(partial(vits.vit_base, stop_grad_conv1=True), 256, 4096, 0.2)
+    )
 
 
 def draw(case: Case, dtype: torch.dtype) -> Batch:

@@ -89,6 +89,25 @@ def test_mixed_precision_keeps_the_loss_in_float32(objective):
     assert float(loss.detach()) == pytest.approx(float(exact), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("family", "half", "fused"),
+    [("vit", False, True), ("vit", True, False), ("beit, shared table", False, False)],
+)
+def test_attention_is_written_out_where_that_trains_faster(family, half, fused, monkeypatch):
+    module, batch = build("simmim", family), batch_of("simmim", family)
+    layer, seen = module.encoder.blocks[0].attn, []
+    layer.register_forward_pre_hook(lambda *_: seen.append(layer.fused_attn))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        module(batch["image"], batch["mask"])
+    assert seen == [fused]
+    assert layer.fused_attn  # measuring attention relies on it
+    monkeypatch.setattr(layer, "forward", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        module(batch["image"], batch["mask"])
+    assert layer.fused_attn
+    assert module._cover.hidden is None
+
+
 @pytest.mark.parametrize("objective", OPTIONS)
 def test_checkpointed_activations_give_the_same_gradients(objective):
     plain, saving, batch = build(objective), build(objective), batch_of(objective)

@@ -224,7 +224,7 @@ def test_a_backbone_of_other_classes_is_refused():
         build(encoder(classes=10))
     with pytest.raises(AttnprobeError, match="has 0 classes"):
         build(encoder(classes=0), Framing((32, 32), (8, 8), (0.5,) * 3, (0.5,) * 3))
-    with pytest.raises(AttnprobeError, match="label_smoothing is 1.0"):
+    with pytest.raises(AttnprobeError, match=r"label_smoothing is 1\.0"):
         build(label_smoothing=1.0)
 
 
@@ -237,7 +237,7 @@ def test_it_learns_a_handful_of_images():
         optimizer.zero_grad()
         found["loss"].backward()
         optimizer.step()
-        losses.append(float(found["loss"]))
+        losses.append(found["loss"].item())
     assert losses[-1] < 0.6 * losses[0]
     assert found["top1"] == 1
     assert OBJECTIVE.encoder(module) is module.encoder

@@ -194,6 +194,30 @@ def test_resuming_with_other_options_is_refused(tmp_path, data):
         train(config("simmim", data, epochs=1, lr=0.1), tmp_path / "run", resume=True)
 
 
+def test_resuming_with_other_images_is_refused(tmp_path):
+    data = npz(tmp_path / "train.npz")
+    train(config("simmim", data, epochs=1), tmp_path / "run")
+    npz(data, seed=5)
+    with pytest.raises(OutputError, match="is not what"):
+        train(config("simmim", data, epochs=1), tmp_path / "run", resume=True)
+
+
+def test_overwriting_waits_until_the_new_run_can_begin(tmp_path, data):
+    train(config("simmim", data, epochs=1), tmp_path / "run")
+    before = tensors(tmp_path / "run")
+    for values in ({"model": "no_such_vit"}, {"data": "nowhere"}, {"mask_patch": 12}):
+        with pytest.raises(AttnprobeError):
+            train(config("simmim", data, **values), tmp_path / "run", overwrite=True)
+    same(before, tensors(tmp_path / "run"))
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path, data):
+    plan = config("simmim", data, probe_every=1, probe_images="nowhere")
+    with pytest.raises(AttnprobeError, match="nowhere"):
+        train(plan, tmp_path / "a" / "b" / "run")
+    assert not (tmp_path / "a").exists()
+
+
 def test_an_old_run_is_not_written_over(tmp_path, data):
     plan = config("simmim", data, epochs=1)
     train(plan, tmp_path / "run")

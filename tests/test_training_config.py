@@ -28,6 +28,11 @@ def test_later_layers_win_and_the_rest_are_defaults():
     assert config.loop.batch_size == 128
 
 
+def test_tables_are_merged_key_by_key():
+    layers = ({"model": {"model_args": {"a": 1, "b": 2}}}, {"model_args": {"b": 3}})
+    assert configure("simmim", Own, *layers).model.model_args == {"a": 1, "b": 3}
+
+
 @given(
     epochs=st.integers(1, 10_000),
     betas=st.lists(st.floats(0, 1), max_size=3),

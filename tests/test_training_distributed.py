@@ -72,9 +72,7 @@ def close(one, other, tolerance=1e-5):
         )
 
 
-@pytest.mark.parametrize(
-    ("objective", "count", "lr"), [("simmim", 2, 0.05), ("mocov3", 4, 0.01)]
-)
+@pytest.mark.parametrize(("objective", "count", "lr"), [("simmim", 2, 0.05), ("mocov3", 4, 0.01)])
 def test_processes_equal_one_process(tmp_path, data, objective, count, lr):
     # SGD: Adam divides by the root of tiny second moments and magnifies rounding
     values = {"opt": "sgd", "lr": lr, "epochs": 2, "clip_grad": 1.0}

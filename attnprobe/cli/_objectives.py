@@ -35,30 +35,48 @@ class Objectives(click.Group):
             formatter.write_dl(rows)
 
 
+class _Sectioned(click.Command):
+    """A command whose help lists its options by the section of the configuration."""
+
+    sections: dict[str, list[click.Option]]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        ours = {id(option) for options in self.sections.values() for option in options}
+        others = [item for item in self.get_params(ctx) if id(item) not in ours]
+        for title, params in {"Options": others, **self.sections}.items():
+            rows = [row for item in params if (row := item.get_help_record(ctx)) is not None]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 def _command(name: str) -> click.Command:
     from attnprobe import objectives
     from attnprobe.training.sections import SECTIONS
 
     objective = objectives.load(name)
-    fields = {**described(objective.config)}
-    for section in SECTIONS.values():
-        fields |= described(section)
+    kinds = {name: objective.config, **SECTIONS}
+    sections = {
+        f"[{title}]": [_option(item) for item in described(kind).values()]
+        for title, kind in kinds.items()
+    }
+    fields = [option.name for options in sections.values() for option in options]
 
     def run(**values: Any) -> int:
         from attnprobe.cli import _train
 
-        given = {key: values.pop(key) for key in list(values) if key in fields}
-        return _train.run(
-            objective, {k: v for k, v in given.items() if v not in (None, ())}, **values
-        )
+        given = {key: values.pop(key) for key in fields}
+        told = {key: value for key, value in given.items() if value not in (None, ())}
+        return _train.run(objective, told, **values)
 
-    return click.Command(
+    command = _Sectioned(
         name,
         callback=run,
         help=f"Train for {objective.title}.\n\nValues come from the defaults, --recipe, --config "
         "and these options, the later over the earlier.",
-        params=[*_shared(), *(_option(item) for item in fields.values())],
+        params=[*_shared(), *(option for options in sections.values() for option in options)],
     )
+    command.sections = sections
+    return command
 
 
 def _shared() -> list[click.Parameter]:

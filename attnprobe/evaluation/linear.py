@@ -11,7 +11,7 @@ from attnprobe.evaluation.neighbours import positions
 from attnprobe.evaluation.ranking import checked, same_width, top_k
 
 STEPS = 500
-FLAT = 1e-6  # largest slope that counts as the optimum; losses are about 1
+FLAT = 1e-5  # largest slope that counts as the optimum; losses are about 1
 
 
 def linear_probe(
@@ -40,7 +40,7 @@ def linear_probe(
 
     Returns:
         linear_top1 and linear_top5, from 0 to 1; linear_converged, 1 if no slope of the
-        loss exceeds 1e-6, else 0.
+        loss exceeds 1e-5, else 0.
 
     Raises:
         AttnprobeError: Features are not finite or do not fit, or l2 is not positive.
@@ -82,7 +82,7 @@ def _fit(
         [inner, bias],
         max_iter=steps,
         max_eval=2 * steps,
-        tolerance_grad=FLAT / 100,
+        tolerance_grad=FLAT / 10,
         tolerance_change=0.0,
         history_size=20,
         line_search_fn="strong_wolfe",

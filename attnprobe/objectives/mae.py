@@ -21,6 +21,7 @@ from attnprobe.objectives import _initial as initial
 from attnprobe.objectives import _masking as masking
 from attnprobe.objectives import _pictures as pictures
 from attnprobe.objectives import _views as views
+from attnprobe.objectives._attention import suited
 from attnprobe.options import option
 
 
@@ -109,11 +110,12 @@ class MAE(nn.Module):
         """Return predicted pixels, [batch, patches, values], and bool [batch, patches]: hidden."""
         kept, restore, hidden = masking.shuffle(noise, self.kept)
         self._selection.kept = kept
-        try:
-            latent = self.encoder.forward_features(images)
-        finally:
-            self._selection.kept = None
-        return self._decode(latent, restore), hidden
+        with suited(self, images):
+            try:
+                latent = self.encoder.forward_features(images)
+            finally:
+                self._selection.kept = None
+            return self._decode(latent, restore), hidden
 
     def _decode(self, latent: Tensor, restore: Tensor) -> Tensor:
         x, prefix = self.decoder_embed(latent), self.layout.prefix

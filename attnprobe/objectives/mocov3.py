@@ -25,6 +25,7 @@ from attnprobe.objectives import Batch, Clock, Framing, Objective
 from attnprobe.objectives import _backbone as backbone
 from attnprobe.objectives import _initial as initial
 from attnprobe.objectives import _views as views
+from attnprobe.objectives._attention import suited
 from attnprobe.objectives._syncbn import SyncBatchNorm1d, processes
 from attnprobe.options import option
 
@@ -79,11 +80,13 @@ class MoCo(nn.Module):
                 "MoCo v3 compares images of a batch, but the batch holds a single image",
                 "use a batch of two or more images",
             )
-        query1, query2 = (self.predictor(self.projector(self.encoder(x))) for x in (view1, view2))
-        with torch.no_grad():
-            if update:
-                self._follow(self.momentum(progress))
-            key1, key2 = (self.momentum_projector(self.momentum_encoder(x)) for x in (view1, view2))
+        pair = (view1, view2)
+        with suited(self, view1):
+            query1, query2 = (self.predictor(self.projector(self.encoder(x))) for x in pair)
+            with torch.no_grad():
+                if update:
+                    self._follow(self.momentum(progress))
+                key1, key2 = (self.momentum_projector(self.momentum_encoder(x)) for x in pair)
         return self._contrast(query1, key2) + self._contrast(query2, key1)
 
     def momentum(self, progress: float) -> float:

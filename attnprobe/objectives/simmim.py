@@ -22,6 +22,7 @@ from attnprobe.objectives import _initial as initial
 from attnprobe.objectives import _masking as masking
 from attnprobe.objectives import _pictures as pictures
 from attnprobe.objectives import _views as views
+from attnprobe.objectives._attention import suited
 from attnprobe.options import option
 
 
@@ -91,7 +92,8 @@ class SimMIM(nn.Module):
         """Return the prediction of every pixel, [batch, 3, height, width], as the loss sees it."""
         self._cover.hidden, self._cover.token = mask.bool(), self.mask_token
         try:
-            features = self.encoder.forward_features(images)
+            with suited(self, images):
+                features = self.encoder.forward_features(images)
         finally:
             self._cover.hidden = self._cover.token = None
         return self.decoder(backbone.grid(features, self.layout))

@@ -94,9 +94,10 @@ def configure(objective: str, options: type, *layers: Table, recipe: str = "") -
                 _same_objective(key, value, objective)
             elif isinstance(value, Mapping) and key in kinds:
                 for name, inner in value.items():
-                    values[key][name] = _checked(kinds[key], name, inner, where=f"[{key}] ")
+                    checked = _checked(kinds[key], name, inner, where=f"[{key}] ")
+                    _lay(values[key], name, checked)
             elif key in homes:
-                values[homes[key]][key] = _checked(kinds[homes[key]], key, value)
+                _lay(values[homes[key]], key, _checked(kinds[homes[key]], key, value))
             else:
                 _refuse(key, [*kinds, *homes])
     made = {section: kind(**values[section]) for section, kind in kinds.items()}
@@ -132,6 +133,12 @@ def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:
 def changed(config: TrainingConfig, section: str, **values: Any) -> TrainingConfig:
     """Return a configuration with some values of one section replaced."""
     return replace(config, **{section: replace(getattr(config, section), **values)})
+
+
+def _lay(values: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value over an older one; tables are merged."""
+    older = values.get(name)
+    values[name] = {**older, **value} if isinstance(older, dict) else value
 
 
 def _same_objective(key: str, value: Any, objective: str) -> None:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from attnprobe.datasets import Batches, loader
+from attnprobe.errors import AttnprobeError
 from attnprobe.objectives import Clock
-from attnprobe.training import guard, states
+from attnprobe.training import folder, guard, manifest, states
 from attnprobe.training.assembly import Run, assemble
+from attnprobe.training.backbones import settle
 from attnprobe.training.config import TrainingConfig
 from attnprobe.training.machine import accelerator_of, release
 from attnprobe.training.seeds import seed_update
@@ -83,28 +85,44 @@ def train(
     Raises:
         AttnprobeError: Something cannot be used, the loss diverged, or the disk is full.
     """
-    from attnprobe.training import folder
-    from attnprobe.training.backbones import settle
-
     config = settle(config)
     path = Path(out)
+    again = folder.check(path, config, resume=resume, overwrite=overwrite)
     accelerator = accelerator_of(config, path)
-    config = folder.prepare(path, config, accelerator, resume=resume, overwrite=overwrite, say=say)
-    run = assemble(config, path, accelerator, trust=trust)
-    resumed = states.load(accelerator, path) if resume else None
-    watch = Watch(run, listener=listener, say=say, command=command)
-    watch.begin(resumed)
     try:
-        with on_signals() as request:
-            status = _updates(run, watch, request)
+        run = assemble(config, path, accelerator, trust=trust)
+        watch = _begin(run, Watch(run, listener=listener, say=say, command=command), again=again)
+        try:
+            with on_signals() as request:
+                status = _updates(run, watch, request)
+        except guard.DivergedError:
+            watch.note("diverged")
+            raise
         watch.end(status)
-    except guard.DivergedError:
-        watch.note("diverged")
-        raise
     finally:
         accelerator.end_training()
         release(accelerator)
     return Outcome(path, status, run.progress.step, run.steps, watch.scores, watch.broken_names())
+
+
+def _begin(run: Run, watch: Watch, *, again: bool) -> Watch:
+    """Make the folder or load the newest state in it; a run that cannot begin leaves nothing."""
+    accelerator, made = run.accelerator, None
+    if accelerator.is_main_process:
+        if again:
+            manifest.check_images(run)
+        made = folder.make(run.out, run.config, again=again)
+    accelerator.wait_for_everyone()
+    try:
+        resumed = states.load(accelerator, run.out) if again else None
+        if again and resumed is None and run.main:
+            watch.say("no state was saved before the interruption: beginning again")
+        watch.begin(resumed)
+    except AttnprobeError:
+        if made is not None:
+            folder.abandon(run.out, made)
+        raise
+    return watch
 
 
 def _updates(run: Run, watch: Watch, request: StopRequest) -> str:

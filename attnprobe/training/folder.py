@@ -1,47 +1,63 @@
 """A run's folder: made, checked against the configuration, before anything runs."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attnprobe.errors import OutputError
 from attnprobe.results.folders import check_output
 from attnprobe.training import config as configs
-from attnprobe.training import outputs, states
+from attnprobe.training import outputs
 from attnprobe.training.config import TrainingConfig
 from attnprobe.training.sections import FREE
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 CONFIG = "config.toml"
 
 
-def prepare(
-    path: Path,
-    config: TrainingConfig,
-    accelerator: "Accelerator",
-    *,
-    resume: bool,
-    overwrite: bool,
-    say: Callable[[str], None],
-) -> TrainingConfig:
-    """Make a new run's folder, or check that an old one is of the same run.
+def check(path: Path, config: TrainingConfig, *, resume: bool, overwrite: bool) -> bool:
+    """Refuse a folder before any work; return whether a run in it is taken up again.
 
     Raises:
         OutputError: There is a run already, none to resume, or one of another configuration.
     """
-    if accelerator.is_main_process:
-        if resume and (path / CONFIG).exists():
-            _same(path, config)
-            if not states.steps(path):
-                say("no state was saved before the interruption: beginning again")
-        else:
-            _fresh(path, config, overwrite=overwrite, resume=resume)
+    if resume and (path / CONFIG).exists():
+        _same(path, config)
+        return True
+    if resume and path.exists() and any(path.iterdir()):
+        stored(path)  # refuses: something else is in it
+    check_output(path, overwrite=overwrite)
+    return False
+
+
+def make(path: Path, config: TrainingConfig, *, again: bool) -> Path | None:
+    """Write the configuration into the run's folder, emptied unless a run is taken up again.
+
+    Returns:
+        What has to go if the run cannot begin after all, or None for a run taken up again.
+    """
+    if again:
         outputs.put(path / CONFIG, config.toml().encode())
-    accelerator.wait_for_everyone()
-    return config
+        return None
+    path = path.resolve()
+    made = next((one for one in reversed([path, *path.parents]) if not one.exists()), path)
+    path.mkdir(parents=True, exist_ok=True)
+    _empty(path)
+    outputs.put(path / CONFIG, config.toml().encode())
+    return made
+
+
+def abandon(path: Path, made: Path) -> None:
+    """Remove the folder of a run that did not begin, and the parents made for it."""
+    _empty(path)
+    if made == path.resolve() and not any(path.iterdir()):
+        path.rmdir()
+    elif made != path.resolve():
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _empty(path: Path) -> None:
+    for old in path.iterdir():  # the folder itself may be a mount
+        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
 
 def stored(path: Path) -> dict[str, Any]:
@@ -55,15 +71,6 @@ def stored(path: Path) -> dict[str, Any]:
             f"{path} holds no training run to resume", "leave --resume out, or correct --out"
         )
     return configs.read(path / CONFIG)
-
-
-def _fresh(path: Path, config: TrainingConfig, *, overwrite: bool, resume: bool) -> None:
-    if resume and path.exists() and any(path.iterdir()):
-        stored(path)  # refuses: something else is in it
-    check_output(path, overwrite=overwrite)
-    path.mkdir(parents=True, exist_ok=True)
-    for old in path.iterdir():  # the folder itself may be a mount
-        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
 
 def _same(path: Path, config: TrainingConfig) -> None:

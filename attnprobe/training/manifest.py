@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from attnprobe.errors import OutputError
 from attnprobe.training import outputs
 
 if TYPE_CHECKING:
@@ -74,6 +75,25 @@ def _data(run: "Run") -> dict[str, Any]:
         "sha256": pictures.sha256,
         "hashed": pictures.hashed,
     }
+
+
+def check_images(run: "Run") -> None:
+    """Refuse to go on with other images than the run began with.
+
+    Raises:
+        OutputError: Their hash differs from the manifest's.
+    """
+    try:
+        held = json.loads((run.out / outputs.MANIFEST).read_text(encoding="utf-8"))
+        before = str(held["data"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing was trained before the manifest was written
+    if before != run.pictures.sha256:
+        raise OutputError(
+            f"{run.pictures.label} is not what {run.out} was begun with: its hash is "
+            f"{run.pictures.sha256[:12]}, not {before[:12]}",
+            "give the images as they were, or train into another --out",
+        )
 
 
 def begun(path: Path) -> str:
