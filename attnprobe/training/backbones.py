@@ -1,6 +1,8 @@
 """The backbone of a run: a timm model, from scratch or from a checkpoint's encoder."""
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -10,11 +12,19 @@ from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from attnprobe import checkpoints
+from attnprobe.checkpoints import weightfiles
 from attnprobe.checkpoints.wrapping import wrap
 from attnprobe.errors import AttnprobeError, PartialLoadError
 from attnprobe.training.config import TrainingConfig, changed
 from attnprobe.types import CheckpointSpec, LoadLedger
 
+_FAMILIES = {
+    "vit": "vit_base_patch16_224",
+    "deit": "deit_base_distilled_patch16_224",
+    "beit": "beit_base_patch16_224",
+    "swin": "swin_base_patch4_window7_224",
+    "swinv2": "swinv2_base_window8_256",
+}
 HEADS = ("head.", "head_dist.", "fc_norm.", "norm.")  # what fine-tuning may begin anew
 
 
@@ -31,26 +41,54 @@ def settle(config: TrainingConfig) -> TrainingConfig:
             "no model was named", "give --model (a timm name), --recipe, or --init CKPT"
         )
     spec = checkpoints.load(config.model.init).spec
-    if not timm.is_model(spec.architecture):
-        raise AttnprobeError(
-            f"{config.model.init} is of no architecture that timm names ({spec.architecture})",
-            "give --model, and --model-arg for what differs from it",
-        )
-    sizes = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth"}
-    kept = {
-        key: value
-        for key, value in spec.model_args.items()
-        if key not in sizes | {"num_heads", "mlp_ratio"} and value is not None
-    }
-    patch = spec.model_args.get("patch_size", 0)
+    name, arguments = _stated(config.model.init) or _implied(spec)
+    sizes = {key: arguments.pop(key, 0) for key in ("img_size", "patch_size", "window_size")}
+    given = {key: getattr(config.model, key) for key in sizes}
     return changed(
         config,
         "model",
-        model=spec.architecture,
-        img_size=config.model.img_size or spec.input_size[1],
-        patch_size=config.model.patch_size or (patch if isinstance(patch, int) else 0),
-        model_args={**kept, **config.model.model_args},
+        model=name,
+        model_args={**arguments, **config.model.model_args},
+        **{key: given[key] or _side(sizes[key]) for key in sizes},
     )
+
+
+def _stated(source: str) -> tuple[str, dict[str, Any]] | None:
+    """Return timm's name and arguments as a file of attnprobe states them."""
+    if not Path(source).is_file():
+        return None
+    card = weightfiles.read(Path(source)).metadata
+    name, arguments = card.get("architecture"), card.get("model_args")
+    if not (isinstance(name, str) and timm.is_model(name) and isinstance(arguments, dict)):
+        return None
+    return name, {key: value for key, value in arguments.items() if key != "num_classes"}
+
+
+def _implied(spec: CheckpointSpec) -> tuple[str, dict[str, Any]]:
+    """Return a timm name and the arguments that make it what the shapes of a file say.
+
+    Raises:
+        AttnprobeError: timm has no model of that family.
+    """
+    arguments = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in spec.model_args.items()
+        if value is not None and key not in ("num_classes", "in_chans")
+    }
+    arguments["img_size"] = spec.input_size[1]
+    family = spec.architecture.partition("_width")[0]
+    name = spec.architecture if timm.is_model(spec.architecture) else _FAMILIES.get(family, "")
+    if not name:
+        raise AttnprobeError(
+            f"the checkpoint is of no architecture that timm names ({spec.architecture})",
+            "give --model, and --model-arg for what differs from it",
+        )
+    return name, arguments
+
+
+def _side(size: Any) -> int:
+    """Return the one side of a square size, or 0 for the model's own."""
+    return size if isinstance(size, int) else 0
 
 
 def create(config: TrainingConfig, *, classes: int) -> nn.Module:
@@ -190,8 +228,9 @@ def _resampled(
             found, list(new.grid_size), list(old.grid_size), num_prefix_tokens=prefix
         )
     if name.endswith("relative_position_bias_table") and found.shape[1] == target.shape[1]:
-        window = _window(name, backbone)
-        return resize_rel_pos_bias_table(found, window, tuple(target.shape))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the layout of timm's own temporary tensors
+            return resize_rel_pos_bias_table(found, _window(name, backbone), tuple(target.shape))
     raise PartialLoadError(
         f"{name} has shape {list(found.shape)} in the checkpoint and {list(target.shape)} in "
         f"{type(backbone).__name__}",

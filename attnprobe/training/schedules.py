@@ -71,7 +71,7 @@ def schedule_of(
     if section.sched == "cosine":
         return CosineLRScheduler(
             optimizer,
-            t_initial=steps - warmup if section.warmup_prefix else steps,
+            t_initial=max(2, steps - warmup if section.warmup_prefix else steps),
             lr_min=learning_rate(config, section.min_lr),
             warmup_prefix=section.warmup_prefix,
             cycle_limit=1,
