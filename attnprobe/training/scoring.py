@@ -57,7 +57,7 @@ def evaluate(run: "Run", encoder: nn.Module, *, say: Callable[[str], None]) -> d
     if run.validation.labels is None or run.pictures.labels is None:
         say("no evaluation: it needs labelled --data and --val")
         return {}
-    return evaluate_encoder(
+    found = evaluate_encoder(
         encoder,
         run.pictures,
         run.validation,
@@ -65,6 +65,9 @@ def evaluate(run: "Run", encoder: nn.Module, *, say: Callable[[str], None]) -> d
         limit=run.config.watch.eval_limit,
         device=run.accelerator.device,
     )
+    if not found.pop("linear_converged", 1.0):
+        say("the linear probe did not converge: its accuracy is a lower bound")
+    return found
 
 
 def pictures_due(run: "Run", epoch: int) -> bool:
