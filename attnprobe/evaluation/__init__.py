@@ -57,7 +57,7 @@ def evaluate(
     Raises:
         AttnprobeError: Labels are missing, classes differ, or features are not finite.
     """
-    numbers = _common_classes(train, test)
+    numbers = common_classes(train, test)
     shared: dict[str, Any] = {"batch": batch, "device": device, "workers": workers, "pool": pool}
     learnt = extract(encoder, train, spec, limit=limit, **shared)
     tested = extract(encoder, test, spec, limit=test_limit, **shared)
@@ -76,8 +76,12 @@ def _own(tested: Frozen, target: np.ndarray, classes: int) -> dict[str, float]:
     return {"top1": top1, "top5": top5}
 
 
-def _common_classes(train: Pictures, test: Pictures) -> np.ndarray:
-    """Return the training set's number for each class of the test set."""
+def common_classes(train: Pictures, test: Pictures) -> np.ndarray:
+    """Return the training set's number for each class of the test set, int64 [classes].
+
+    Raises:
+        AttnprobeError: One of them has no labels, or the test set a class of its own.
+    """
     for pictures in (train, test):
         if pictures.labels is None:
             raise AttnprobeError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from attnprobe.datasets import Pictures, TrainSet, open_pictures
 from attnprobe.errors import AttnprobeError
+from attnprobe.evaluation import common_classes
 from attnprobe.objectives import Framing, Objective
 from attnprobe.objectives import load as load_objective
 from attnprobe.training import backbones, machine, schedules
@@ -128,7 +129,11 @@ def _images(config: TrainingConfig, objective: Objective) -> tuple[Pictures, Pic
             f"{config.data.data} has no labels, which {objective.name} needs",
             "give a folder with one sub-folder a class, or a labelled set",
         )
-    return pictures, _open(config, config.data.val, "val") if config.data.val else None
+    if not config.data.val:
+        return pictures, None
+    validation = _open(config, config.data.val, "val")
+    common_classes(pictures, validation)  # before the training, not after it
+    return pictures, validation
 
 
 def _module(
