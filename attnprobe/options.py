@@ -4,12 +4,15 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 
-def option(default: Any, text: str, *, choices: tuple[str, ...] = (), low: Any = None) -> Any:
-    """Return a dataclass field with a help text, its choices and its least value.
+def option(
+    default: Any, text: str, *, choices: tuple[str, ...] = (), low: Any = None, high: Any = None
+) -> Any:
+    """Return a dataclass field with a help text, its choices, its least and largest value.
 
-    A mutable default (list, dict) is copied for every instance.
+    The bounds of a list are those of its items. A mutable default (list, dict) is copied for
+    every instance.
     """
-    told = {"help": text, "choices": choices, "low": low}
+    told = {"help": text, "choices": choices, "low": low, "high": high}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=told)
     return field(default=default, metadata=told)

@@ -264,7 +264,7 @@ def test_pictures_show_what_is_reconstructed(tmp_path, data):
     names = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
     assert names == ["epoch-0001.png", "epoch-0002.png"]
     with Image.open(tmp_path / "run" / "pictures" / names[0]) as image:
-        assert image.size == (4 * 96, 8 * 96)
+        assert image.size == (3 * (4 * 34 - 2), 3 * (8 * 34 - 2))
 
 
 def test_fine_tuning_starts_from_a_checkpoint(tmp_path, data):
@@ -297,9 +297,9 @@ def script(objective, data, out, **values):
 
 
 def test_kill_9_at_any_moment_loses_nothing(tmp_path, data):
-    values = {"save_every": 1, "epochs": 8, "workers": 1}
+    values = {"save_every": 1, "epochs": 5, "workers": 1}
     train(config("simmim", data, **values), tmp_path / "whole")
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             script("simmim", data, tmp_path / "cut", **values), start_new_session=True
         )
@@ -312,19 +312,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path, data):
             time.sleep(0.001)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert 0 < states.steps(tmp_path / "cut")[-1] < 32
+    assert 0 < states.steps(tmp_path / "cut")[-1] < 20
     train(config("simmim", data, **values), tmp_path / "cut", resume=True)
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
     same(tensors(tmp_path / "cut"), tensors(tmp_path / "whole"))
-
-
-def test_sigterm_saves_and_says_so(tmp_path, data):
-    values = {"save_minutes": 0.0, "epochs": 200, "workers": 1}
-    process = subprocess.Popen(script("simmim", data, tmp_path / "run", **values))
-    while not (tmp_path / "run" / "metrics.jsonl").exists():
-        time.sleep(0.01)
-    process.terminate()
-    assert process.wait(timeout=60) == 0
-    (step,) = states.steps(tmp_path / "run")
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert (manifest["status"], manifest["step"]) == ("interrupted", step)

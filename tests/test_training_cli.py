@@ -17,6 +17,7 @@ from training_runs import npz, picture, tensors
 import attnprobe
 from attnprobe import plugins
 from attnprobe.cli import attnprobe as cli
+from attnprobe.cli import main
 from attnprobe.training import states
 
 TINY = (
@@ -146,12 +147,12 @@ def test_print_config_reads_back(tmp_path):
         (("export", "nothing-here"), 1, "nothing-here"),
     ],
 )
-def test_refusals_say_what_and_what_next(arguments, code, said, tmp_path, monkeypatch):
+def test_refusals_say_what_and_what_next(arguments, code, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

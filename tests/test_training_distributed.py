@@ -100,6 +100,7 @@ def test_two_processes_resume_where_one_began(tmp_path, data):
         train(config("simmim", data, **values), tmp_path / "cut", listener=listen)
     assert states.steps(tmp_path / "cut") == [3]
     launch(2, "simmim", data, tmp_path / "cut", resume=True, **values)
+    assert states.steps(tmp_path / "cut") == states.steps(tmp_path / "whole") == [6, 8]
     close(tensors(tmp_path / "whole"), tensors(tmp_path / "cut"))
 
 

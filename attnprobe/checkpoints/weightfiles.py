@@ -60,10 +60,10 @@ def _locate(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise CheckpointError(
-            f"no checkpoint at {path}: neither a file, a folder, a catalogue name nor timm:NAME",
-            "check the path, or run `attnprobe list checkpoints`",
-        )
+        told = f"no checkpoint at {path}: neither a file, a folder, a catalogue name nor timm:NAME"
+        raise CheckpointError(told, "check the path, or run `attnprobe list checkpoints`")
+    if (path / "objective.safetensors").is_file():  # a training run
+        return _locate(path / "checkpoint.safetensors")
     files = sorted(item for item in path.iterdir() if item.suffix in SUFFIXES and item.is_file())
     if len(files) != 1:
         names = ", ".join(item.name for item in files[:5]) or "none"

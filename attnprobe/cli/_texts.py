@@ -84,7 +84,9 @@ def folder_name(name: str | None, checkpoint: str) -> str:
     >>> folder_name("a/../b c", ""), folder_name(None, "weights/mae.pth"), folder_name("..", "")
     ('a-..-b-c', 'mae', 'run')
     """
-    text = name or Path(checkpoint.replace(":", "-")).stem
+    path = Path(checkpoint.replace(":", "-"))
+    generic = path.stem in ("model", "pytorch_model", "checkpoint")
+    text = name or (generic and path.parent.name) or path.stem
     safe = re.sub(r"[^\w.+=-]+", "-", text).lstrip(".-")
     return safe.encode()[:LONGEST_FOLDER].decode(errors="ignore") or "run"
 

@@ -45,7 +45,10 @@ def run(
         raise AttnprobeError("no images were named", "give --data: a folder, .npz, .tar or name")
     target = out or Path("runs", f"{objective.name}-{settled.model.model or 'init'}")
     outcome = _train(settled, target, **how)
-    _show(outcome, as_json=as_json)
+    if outcome.main:
+        _show(outcome, as_json=as_json)
+    if outcome.processes > 1 and outcome.status == "finished":
+        return 0  # launchers take any other code for a crash of their process
     if outcome.status == "interrupted":
         return EXIT_INTERRUPTED
     return EXIT_PARTIAL if outcome.broken else 0
@@ -82,7 +85,7 @@ def _show(outcome: Any, *, as_json: bool) -> None:
             "repeat the command with --resume"
         )
     else:
-        say(f"wrote {outcome.folder / ENCODER}; next: attnprobe analyze {outcome.folder / ENCODER}")
+        say(f"wrote {outcome.folder / ENCODER}; next: attnprobe analyze {outcome.folder}")
 
 
 @contextmanager
@@ -104,7 +107,8 @@ def _progress() -> Iterator[Callable[[Any], None]]:
         TextColumn("{task.fields[told]}", markup=False),
         TimeRemainingColumn(),
     )
-    began = last = time.monotonic()
+    began = time.monotonic()
+    last = began - LINE_EVERY  # the first update is told at once
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("training", total=None, told="")
         first: int | None = None
@@ -118,7 +122,7 @@ def _progress() -> Iterator[Callable[[Any], None]]:
             now = time.monotonic()
             if not screen.is_terminal and now - last >= LINE_EVERY:
                 last = now
-                left = (update.steps - update.step) * (now - began) / (update.step - first)
+                left = (update.steps - update.step) * (now - began) / max(update.step - first, 1)
                 say(f"{update.step}/{update.steps}  {told}  {_clock(left)} left")
 
         yield listen

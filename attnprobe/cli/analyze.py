@@ -40,6 +40,8 @@ def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> in
     if dry_run:
         return _plan.show(checkpoint, loading, batch=config.batch_size or 8, as_json=as_json)
     target = out or Path("runs", _texts.folder_name(loading["name"], checkpoint))
+    if out is None and (target / "objective.safetensors").exists():  # the training run itself
+        target = target.with_name(f"{target.name}-attention")
     return _run.run(
         checkpoint,
         images,

@@ -5,7 +5,7 @@ from attnprobe.cli import _objectives
 HELP = """Train with labels: from scratch, or fine-tune with --init CKPT.
 
 \b
-attnprobe train supervised --data photos/ --val held-out/ --recipe supervised_vit_tiny_32
+attnprobe train supervised --data photos/ --val held-out/ --recipe supervised_vit_mini_32
 attnprobe train supervised --data DIR --init runs/simmim/checkpoint.safetensors \\
     --layer-decay 0.65
 

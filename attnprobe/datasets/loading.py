@@ -2,7 +2,7 @@
 
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,28 +28,25 @@ class Loader:
         return len(self.data)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield batches.
+        """Yield batches; worker processes live until the last one, or until it is closed.
 
         Raises:
             ImagesError: Too many images cannot be read.
-            AttnprobeError: A worker process died.
         """
+        error = yield from self._batches()
+        if error is not None:
+            raise error
+
+    def _batches(self) -> Generator[dict[str, Tensor], None, AttnprobeError | None]:
+        """Yield batches and return the first error: raised here, it would hold the workers."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about forking and the number of cores
             batches = iter(self.data)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:  # torch's word for a worker that died
-                raise AttnprobeError(
-                    f"a decoding process died ({' '.join(str(error).split())})",
-                    "free memory or lower --workers, then repeat the command with --resume",
-                ) from error
+        for batch in batches:
             if isinstance(batch, AttnprobeError):
-                raise batch
+                return batch
             yield batch
+        return None
 
 
 def loader(trainset: TrainSet, batches: Batches, *, workers: int, pin: bool) -> Loader:
@@ -74,7 +71,6 @@ def loader(trainset: TrainSet, batches: Batches, *, workers: int, pin: bool) -> 
             num_workers=workers,
             collate_fn=_collate,
             pin_memory=pin,
-            persistent_workers=workers > 0,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # or it would draw from the global one
         )

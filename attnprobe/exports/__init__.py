@@ -5,6 +5,7 @@ What was trained here can then be fine-tuned with the official code, without any
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +69,16 @@ def export(run: Path, out: Path, layout: str | None = None, *, overwrite: bool =
         AttnprobeError: The format does not hold this objective or this backbone.
     """
     run, out = Path(run), Path(out)
-    if out.exists() and not overwrite:
+    if os.path.exists(out) and not overwrite:  # noqa: PTH110 - unlike pathlib's it never raises
         raise OutputError(f"{out} exists", "give another file, or --overwrite")
     encoder, card = _read(run / ENCODER)
-    rest, _ = _read(run / REST)
+    rest, other = _read(run / REST)
+    if other.get("epoch") != card.get("epoch"):
+        raise CheckpointError(
+            f"{ENCODER} and {REST} of {run} are of epochs {card.get('epoch')} and "
+            f"{other.get('epoch')}: the run was killed between them",
+            "let the training go on with --resume, which writes both again",
+        )
     chosen = load(layout) if layout is not None else _choose(rest, run)
     if chosen.sign not in rest:
         raise AttnprobeError(
@@ -120,7 +127,8 @@ def _save(content: dict[str, Any], out: Path) -> None:
         torch.save(content, partial)
         partial.replace(out)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # not made: a name too long, a file in place of a folder
+            partial.unlink()
         raise OutputError(
             f"cannot write {out}: {error}", "check the folder, its permissions and its free space"
         ) from error

@@ -35,7 +35,7 @@ class Options:
     decoder_depth: int = option(8, "Blocks of the decoder.", low=1)
     decoder_heads: int = option(16, "Attention heads of every decoder block.", low=1)
     crop_min: float = option(0.2, "Least share of an image's area in a crop.", low=0)
-    flip: float = option(0.5, "Chance of a horizontal flip.", low=0)
+    flip: float = option(0.5, "Chance of a horizontal flip.", low=0, high=1)
 
 
 class MAE(nn.Module):
@@ -59,6 +59,7 @@ class MAE(nn.Module):
         self.layout = backbone.examine(encoder, framing.size)
         self.patch, self.norm_pix = framing.patch, options.norm_pix
         grid = (self.layout.rows, self.layout.cols)
+        _check_tiled(framing, grid)
         self.kept = visible(grid[0] * grid[1], options.mask_ratio)
         initial.mae_encoder(encoder)
         initial.fix_positions(encoder, grid, column_first=True)
@@ -146,6 +147,17 @@ def _subsettable(encoder: nn.Module) -> VisionTransformer:
             "build it with patch_drop_rate=0",
         )
     return encoder
+
+
+def _check_tiled(framing: Framing, grid: tuple[int, int]) -> None:
+    """Refuse an input whose border belongs to no patch."""
+    tiled = (grid[0] * framing.patch[0], grid[1] * framing.patch[1])
+    if tiled != framing.size:
+        raise AttnprobeError(
+            f"patches of {framing.patch[0]} x {framing.patch[1]} do not tile an input of "
+            f"{framing.size[0]} x {framing.size[1]} pixels",
+            f"set img_size to {tiled[0]}, or another multiple of the patches",
+        )
 
 
 def visible(patches: int, mask_ratio: float) -> int:

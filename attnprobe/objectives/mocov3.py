@@ -37,7 +37,7 @@ class Options:
     dim: int = option(256, "Channels of the compared vectors.", low=1)
     mlp_dim: int = option(4096, "Width of projector and predictor.", low=1)
     temperature: float = option(0.2, "Divisor of the similarities.", low=0)
-    momentum: float = option(0.99, "Momentum of the slow encoder, at the start.", low=0)
+    momentum: float = option(0.99, "Momentum of the slow encoder, at the start.", low=0, high=1)
     momentum_cosine: bool = option(True, "Let the momentum rise to 1 along half a cosine.")
     freeze_patch: bool = option(True, "Keep the patch projection at its random values.")
     crop_min: float = option(0.08, "Least share of an image's area in a crop.", low=0)

@@ -36,7 +36,7 @@ class Options:
     mask_ratio: float = option(0.6, "Share of squares to hide; their count is rounded up.", low=0)
     crop_min: float = option(0.67, "Least share of an image's area in a crop.", low=0)
     crop_max: float = option(1.0, "Largest share of an image's area in a crop.", low=0)
-    flip: float = option(0.5, "Chance of a horizontal flip.", low=0)
+    flip: float = option(0.5, "Chance of a horizontal flip.", low=0, high=1)
     norm_target: int = option(
         0, "Side in pixels of the window that targets are normalised in, odd; 0: not at all.", low=0
     )

@@ -38,10 +38,10 @@ class Options:
     padding_crop: int = option(
         0, "Crop from a border of so many black pixels instead, up to 64 px (CIFAR: 4).", low=0
     )
-    flip: float = option(0.5, "Chance of a horizontal flip.", low=0)
+    flip: float = option(0.5, "Chance of a horizontal flip.", low=0, high=1)
     auto_augment: str = option("rand-m9-mstd0.5-inc1", "timm's policy of augmentation; empty: off.")
     color_jitter: float = option(0.3, "Brightness, contrast, saturation; not beside a policy.")
-    random_erasing: float = option(0.25, "Chance that a rectangle becomes noise.", low=0)
+    random_erasing: float = option(0.25, "Chance that a rectangle becomes noise.", low=0, high=1)
     mixup: float = option(0.8, "Alpha of mixup; 0: off.", low=0)
     cutmix: float = option(1.0, "Alpha of CutMix; 0: off.", low=0)
     label_smoothing: float = option(0.1, "Share of a label spread over all classes.", low=0)

@@ -1,6 +1,6 @@
 """Put a run together: images, backbone, objective, optimiser, schedule, accelerate."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,7 @@ def assemble(
     objective = load_objective(config.objective)
     pictures, validation = _images(config, objective)
     module, spec, framing = _module(config, objective, pictures)
+    spec = replace(spec, name=config.save.name or out.resolve().name)
     ledger = _initialise(config, objective.encoder(module), module, trust=trust)
     per_epoch = _steps_per_epoch(config, pictures)
     steps = config.loop.epochs * per_epoch
@@ -115,6 +116,7 @@ def assemble(
         steps=steps,
         steps_per_epoch=per_epoch,
         ledger=ledger,
+        progress=Progress(accelerator.process_index, accelerator.num_processes),
     )
     _average(run)
     accelerator.register_for_checkpointing(run.progress)
@@ -189,6 +191,6 @@ def _steps_per_epoch(config: TrainingConfig, pictures: Pictures) -> int:
         raise AttnprobeError(
             f"{pictures.label} has {len(pictures)} images, fewer than one batch of "
             f"{config.loop.batch_size}",
-            f"set --batch-size to {max(1, len(pictures) // 4)} or less",
+            f"set --batch-size to {len(pictures)} or less",
         )
     return steps

@@ -136,7 +136,6 @@ def described(backbone: nn.Module, config: TrainingConfig) -> CheckpointSpec:
     }
     return replace(
         spec,
-        name=config.save.name or f"{config.objective} {config.model.model}",
         architecture=config.model.model,
         model_args={**arguments, **config.model.model_args},
         input_size=(3, *input_size(backbone, spec)),

@@ -1,6 +1,7 @@
 """A training configuration: defaults <- objective <- recipe <- file <- flags. Torch-free."""
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ from attnprobe.training.sections import (
 )
 
 Table = Mapping[str, Any]
+_CHANNELS = 3
 _SAID = {
     str: "text",
     bool: "true or false",
@@ -101,6 +103,7 @@ def configure(objective: str, options: type, *layers: Table, recipe: str = "") -
             else:
                 _refuse(key, [*kinds, *homes])
     made = {section: kind(**values[section]) for section, kind in kinds.items()}
+    _check_channels(made["data"])
     own = made.pop(objective)
     return TrainingConfig(objective=objective, options=own, recipe=recipe, **made)
 
@@ -163,13 +166,47 @@ def _checked(kind: type, name: str, value: Any, *, where: str = "") -> Any:
     if value is None or type(value) is not type(default):
         said = _SAID.get(type(default), "a table")
         raise AttnprobeError(f"{where}{name} must be {said}, got {value!r}", "correct the value")
+    if isinstance(value, str) and not _spelt(value):
+        raise AttnprobeError(
+            f"{where}{name} is {value!r}, which is no valid UTF-8",
+            "rename it, or give a link to it",
+        )
     if choices and value not in choices:
         raise AttnprobeError(
             f"{where}{name} cannot be {value!r}", f"choose one of: {', '.join(choices)}"
         )
-    if low is not None and not value >= low:  # NaN is refused too
-        raise AttnprobeError(f"{where}{name} is {value!r}, below {low}", "give a larger value")
+    _check_range(f"{where}{name}", value, low, item.metadata.get("high"))
     return value
+
+
+def _check_channels(section: Any) -> None:
+    for name in ("mean", "std"):
+        if len(getattr(section, name)) != _CHANNELS:
+            raise AttnprobeError(
+                f"{name} has {len(getattr(section, name))} values for {_CHANNELS} channels",
+                f"give --{name} R,G,B",
+            )
+    if 0.0 in section.std:
+        raise AttnprobeError(f"std is {section.std}, which divides by 0", "give larger values")
+
+
+def _spelt(value: str) -> bool:
+    """Whether a text can be saved: file names may hold bytes that are no characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_range(name: str, value: Any, low: Any, high: Any) -> None:
+    for one in value if isinstance(value, list) else [value]:
+        if type(one) is float and not math.isfinite(one):
+            raise AttnprobeError(f"{name} is {one!r}, no finite number", "give a number")
+        if low is not None and one < low:
+            raise AttnprobeError(f"{name} is {one!r}, below {low}", "give a larger value")
+        if high is not None and one > high:
+            raise AttnprobeError(f"{name} is {one!r}, above {high}", "give a smaller value")
 
 
 def _list(value: Any, *, of_numbers: bool) -> list[Any] | None:

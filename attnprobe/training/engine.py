@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +16,13 @@ from attnprobe.training import folder, guard, manifest, states
 from attnprobe.training.assembly import Run, assemble
 from attnprobe.training.backbones import settle
 from attnprobe.training.config import TrainingConfig
+from attnprobe.training.events import Listener, Outcome
 from attnprobe.training.machine import accelerator_of, release
 from attnprobe.training.seeds import seed_update
 from attnprobe.training.stopping import StopRequest, on_signals
 from attnprobe.training.watching import Watch
 
-AGREE_EVERY = 10  # updates between two agreements of several processes on stopping and saving
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended in this session.
-
-    Attributes:
-        folder: The run's folder.
-        status: finished, or interrupted (and resumable).
-        step: Updates done.
-        steps: Updates of the whole run.
-        scores: Last evaluation, by name.
-        broken: Names of images that could not be read.
-    """
-
-    folder: Path
-    status: str
-    step: int
-    steps: int
-    scores: dict[str, float]
-    broken: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Update:
-    """What a listener hears after an update: counts, loss, speed."""
-
-    step: int
-    steps: int
-    epoch: float
-    loss: float
-    images_per_s: float
-
-
-Listener = Callable[[Update], None]
+AGREE_EVERY = 10  # fast updates between two agreements of processes on stopping and saving
 
 
 def train(
@@ -90,57 +56,96 @@ def train(
     again = folder.check(path, config, resume=resume, overwrite=overwrite)
     accelerator = accelerator_of(config, path)
     try:
-        run = assemble(config, path, accelerator, trust=trust)
-        watch = _begin(run, Watch(run, listener=listener, say=say, command=command), again=again)
-        try:
-            with on_signals() as request:
-                status = _updates(run, watch, request)
-        except guard.DivergedError:
-            watch.note("diverged")
-            raise
+        with _explained(config):
+            run = assemble(config, path, accelerator, trust=trust)
+        watch = Watch(run, listener=listener, say=say, command=command)
+        with _claimed(run, again=again) as told, on_signals() as request:
+            _begin(run, watch, again=again)
+            status = _updates(run, watch, request, told)
         watch.end(status)
+        outcome = _outcome(run, watch, status)
     finally:
         accelerator.end_training()
         release(accelerator)
-    return Outcome(path, status, run.progress.step, run.steps, watch.scores, watch.broken_names())
+    return outcome
 
 
-def _begin(run: Run, watch: Watch, *, again: bool) -> Watch:
-    """Make the folder or load the newest state in it; a run that cannot begin leaves nothing."""
-    accelerator, made = run.accelerator, None
-    if accelerator.is_main_process:
-        if again:
-            manifest.check_images(run)
-        made = folder.make(run.out, run.config, again=again)
-    accelerator.wait_for_everyone()
+def _outcome(run: Run, watch: Watch, status: str) -> Outcome:
+    return Outcome(
+        folder=run.out,
+        status=status,
+        step=run.progress.step,
+        steps=run.steps,
+        scores=watch.scores,
+        broken=watch.broken_names(),
+        processes=run.accelerator.num_processes,
+        main=run.main,
+    )
+
+
+@contextmanager
+def _explained(config: TrainingConfig) -> Iterator[None]:
+    """Give what timm, torchvision and backbones raise at options that do not fit as one error."""
     try:
-        resumed = states.load(accelerator, run.out) if again else None
-        if again and resumed is None and run.main:
-            watch.say("no state was saved before the interruption: beginning again")
-        watch.begin(resumed)
+        yield
     except AttnprobeError:
-        if made is not None:
-            folder.abandon(run.out, made)
         raise
-    return watch
+    except Exception as error:
+        raise AttnprobeError(
+            f"{config.objective} cannot train {config.model.model} with these options "
+            f"({type(error).__name__}: {error})",
+            "change the option that this is about, or take another --model",
+        ) from error
 
 
-def _updates(run: Run, watch: Watch, request: StopRequest) -> str:
+def _claimed(run: Run, *, again: bool) -> AbstractContextManager[Callable[[], None]]:
+    """Make the folder in the main process; a run that cannot begin leaves it as it was."""
+    if not run.main:
+        return nullcontext(lambda: None)
+    if again:
+        manifest.check_images(run)
+    return folder.claimed(run.out, run.config, again=again)
+
+
+def _begin(run: Run, watch: Watch, *, again: bool) -> None:
+    """Load the newest state of a run taken up again, and what is done beside the updates."""
+    accelerator = run.accelerator
+    accelerator.wait_for_everyone()  # for the folder
+    resumed = states.load(accelerator, run.out) if again else None
+    if again and resumed is None and run.main:
+        watch.say("no state was saved before the interruption: beginning again")
+    watch.begin(resumed)
+
+
+def _updates(run: Run, watch: Watch, request: StopRequest, told: Callable[[], None]) -> str:
     """Run the updates that are left; returns finished or interrupted."""
     batches = micro_batches(run, start=run.progress.step)
     mix = run.objective.mix(run.config.options, run.framing) if run.objective.mix else None
     began, before = time.perf_counter(), run.progress.seconds
     run.module.train()
-    for step in range(run.progress.step, run.steps):
-        run.progress.add(update(run, batches, step, mix))
+    first = run.progress.step
+    for step in range(first, run.steps):
+        with _explained(run.config) if step == first else nullcontext():
+            run.progress.add(update(run, batches, step, mix))
+        told()
         run.progress.step = step + 1
         run.progress.seconds = before + time.perf_counter() - began
-        stop, save = _agree(run, request.asked, watch.save_due())
+        stop, over = _agree(run, request.asked, watch.minutes_over())
         stop = stop and step + 1 < run.steps
-        watch.after_update(save=save or stop)
+        with _noted(watch):
+            watch.after_update(save=over or stop or watch.save_due())
         if stop:
             return "interrupted"
     return "finished"
+
+
+@contextmanager
+def _noted(watch: Watch) -> Iterator[None]:
+    try:
+        yield
+    except guard.DivergedError:
+        watch.note("diverged")
+        raise
 
 
 def update(
@@ -204,12 +209,13 @@ def _clip(run: Run) -> Tensor:
     return torch.as_tensor(norm, device=run.accelerator.device).detach().float()
 
 
-def _agree(run: Run, stop: bool, save: bool) -> tuple[bool, bool]:
-    """Let all processes stop or save after the same update."""
+def _agree(run: Run, stop: bool, over: bool) -> tuple[bool, bool]:
+    """Let all processes stop, or save by the clock, after the same update."""
     if run.accelerator.num_processes == 1:
-        return stop, save
-    if run.progress.step % AGREE_EVERY:
+        return stop, over
+    slow = run.accelerator.device.type == "cpu" or run.config.loop.accumulate > 1
+    if run.progress.step % AGREE_EVERY and not slow:
         return False, False
-    asked = torch.tensor([float(stop), float(save)], device=run.accelerator.device)
+    asked = torch.tensor([float(stop), float(over)], device=run.accelerator.device)
     told: Any = run.accelerator.reduce(asked, reduction="sum")
     return bool(told[0] > 0), bool(told[1] > 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attnprobe.errors import AttnprobeError
+from attnprobe.errors import AttnprobeError, ImagesError
 from attnprobe.training import outputs
 from attnprobe.training.progress import FACTOR, WINDOW, Progress
 
@@ -15,11 +15,25 @@ if TYPE_CHECKING:
     from attnprobe.training.assembly import Run
 
 FOLDER = "diverged"
-MOST_BROKEN = 0.5  # share of an epoch's images that may be unreadable
+MOST_BROKEN = 0.5  # share of the images
 
 
 class DivergedError(AttnprobeError):
     """The loss is not a finite number any more, or grew far beyond where it began."""
+
+
+def check_broken(run: "Run") -> None:
+    """Stop a run most of whose images cannot be read: it would learn a few by heart.
+
+    Raises:
+        ImagesError: This process met more broken images than its share of half of them.
+    """
+    met, share = len(run.progress.broken), len(run.pictures) / run.accelerator.num_processes
+    if met > MOST_BROKEN * share:
+        raise ImagesError(
+            f"{met} of about {share:.0f} images of {run.pictures.label} could not be read",
+            "check the files; the last saved state is whole",
+        )
 
 
 def note_broken(progress: Progress, batch: dict[str, Tensor]) -> None:
@@ -54,7 +68,7 @@ def _stop(run: "Run", step: int, told: str) -> None:
     raise DivergedError(
         f"{told}; the batch of update {step} is in {path.parent}",
         "look at the batch (torch.load), then lower --lr, set --clip-grad, lengthen the "
-        "warm-up, or use --precision fp32; --resume goes on from the last saved state",
+        "warm-up, or use --precision fp32, in a run with another --out (--init takes weights)",
     )
 
 

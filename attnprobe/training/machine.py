@@ -26,19 +26,39 @@ def accelerator_of(config: TrainingConfig, out: Path) -> "Accelerator":
     section = config.loop
     if section.device == "cuda" and not torch.cuda.is_available():
         raise AttnprobeError("there is no CUDA device", "leave --device at auto, or use cpu")
-    on_cpu = section.device == "cpu" or not torch.cuda.is_available()
+    elsewhere = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = section.device == "cpu" or not elsewhere
     precision = _precision(section.precision, on_cpu=on_cpu)
     if on_cpu and precision == "fp16":
         raise AttnprobeError("fp16 needs a CUDA device", "use --precision bf16 or fp32")
     trackers: list[Any] = list(trackers_of(config))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Accelerator(
-            cpu=section.device == "cpu",
+        found = Accelerator(
+            cpu=on_cpu,
             mixed_precision="no" if precision == "fp32" else precision,
             gradient_accumulation_steps=section.accumulate,
             log_with=trackers or None,
             project_config=ProjectConfiguration(str(out), logging_dir=str(out / "tensorboard")),
+        )
+    _check_processes(found)
+    # of 1 x 1 convolutions, whose strides have two spellings; nothing is wrong with them
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return found
+
+
+def _check_processes(accelerator: "Accelerator") -> None:
+    """Refuse processes that do not know of one another: they would write into one folder.
+
+    Raises:
+        AttnprobeError: A launcher started several, and accelerate sees another number.
+    """
+    launched = os.environ.get("WORLD_SIZE", "1")
+    if launched.isdigit() and int(launched) > 1 and accelerator.num_processes != int(launched):
+        raise AttnprobeError(
+            f"{launched} processes were started, but accelerate joins "
+            f"{accelerator.num_processes} on {accelerator.device.type}",
+            "give --device cpu, or as many processes as there are CUDA devices",
         )
 
 
@@ -51,16 +71,23 @@ def release(accelerator: "Accelerator") -> None:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def gather(items: list[Any]) -> list[Any]:
+    """Return the items of all processes, in their order."""
+    from accelerate.utils import gather_object
+
+    return gather_object(items)
+
+
 def trackers_of(config: TrainingConfig) -> list[str]:
     """Return the trackers to feed beside metrics.jsonl; "none" is none.
 
     Raises:
         AttnprobeError: accelerate knows none of that name, or its package is missing.
     """
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     from accelerate.utils import is_tensorboard_available
 
-    wanted = [name for name in config.watch.trackers if name != "none"]
+    wanted = list(dict.fromkeys(name for name in config.watch.trackers if name != "none"))
     known = {getattr(kind, "value", str(kind)) for kind in LOGGER_TYPE_TO_CLASS}
     for name in wanted:
         if name not in known:
@@ -69,6 +96,11 @@ def trackers_of(config: TrainingConfig) -> list[str]:
             )
     if wanted == ["tensorboard"] and not is_tensorboard_available():
         return []  # the default; metrics.jsonl holds the same numbers
+    held = {str(name) for name in get_available_trackers()}
+    if absent := [name for name in wanted if name not in held]:
+        raise AttnprobeError(
+            f"the tracker {absent[0]} is not installed", f"pip install {absent[0]}, or leave it out"
+        )
     return wanted
 
 

@@ -37,8 +37,7 @@ def manifest(run: "Run", *, status: str, command: str, created: str) -> dict[str
         "data": _data(run),
         "versions": _versions(),
         "device": _device(run.accelerator),
-        "precision": {"no": "fp32"}.get(run.accelerator.mixed_precision)
-        or run.accelerator.mixed_precision,
+        "precision": precision_of(run.accelerator),
         "processes": run.accelerator.num_processes,
         "batch_size": config.loop.batch_size,
         "steps": run.steps,
@@ -52,7 +51,14 @@ def manifest(run: "Run", *, status: str, command: str, created: str) -> dict[str
         "images_per_second": round(images / progress.seconds, 2) if progress.seconds else None,
         "skipped": [run.pictures.name(index) for index in sorted(progress.broken)],
         "licence": config.save.licence,
+        "best": "kNN accuracy" if run.validation else "mean loss of an epoch",
     }
+
+
+def precision_of(accelerator: "Accelerator") -> str:
+    """Return the precision of the forward pass by its option's name."""
+    named = accelerator.mixed_precision
+    return "fp32" if named == "no" else named
 
 
 def _model(run: "Run") -> dict[str, Any]:
@@ -74,26 +80,45 @@ def _data(run: "Run") -> dict[str, Any]:
         "classes": len(pictures.classes),
         "sha256": pictures.sha256,
         "hashed": pictures.hashed,
+        "names": list(pictures.classes[:1000]),
+        "val": run.validation.label if run.validation else "",
+        "mean": list(run.spec.mean),
+        "std": list(run.spec.std),
     }
 
 
 def check_images(run: "Run") -> None:
-    """Refuse to go on with other images than the run began with.
+    """Refuse to go on with other images, or in another precision, than the run began with.
 
     Raises:
-        OutputError: Their hash differs from the manifest's.
+        OutputError: The images' hash or the precision differs from the manifest's.
     """
     try:
         held = json.loads((run.out / outputs.MANIFEST).read_text(encoding="utf-8"))
         before = str(held["data"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return  # nothing was trained before the manifest was written
+    now = precision_of(run.accelerator)
+    if held.get("precision", now) != now:
+        raise OutputError(
+            f"{run.out} was begun in {held['precision']}, and this machine would take {now}",
+            f"give --precision {held['precision']}, or train into another --out",
+        )
     if before != run.pictures.sha256:
         raise OutputError(
             f"{run.pictures.label} is not what {run.out} was begun with: its hash is "
             f"{run.pictures.sha256[:12]}, not {before[:12]}",
             "give the images as they were, or train into another --out",
         )
+
+
+def first_command(path: Path) -> str:
+    """Return the command that began the run in a folder, or nothing."""
+    try:
+        held = json.loads((path / outputs.MANIFEST).read_text(encoding="utf-8"))
+        return str(held["command"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def begun(path: Path) -> str:

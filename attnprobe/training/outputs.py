@@ -7,6 +7,7 @@ which `attnprobe export` needs. Every file is written under another name and ren
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def put(path: Path, content: bytes) -> None:
         staging.write_bytes(content)
         staging.replace(path)
     except OSError as error:
-        staging.unlink(missing_ok=True)
+        with suppress(OSError):
+            staging.unlink()
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             "free some disk, then repeat the command with --resume",
@@ -52,7 +54,8 @@ def split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Ten
 def packed(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> bytes:
     """Return a safetensors file with its card as metadata; tensors keep their type."""
     weights = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return safetensors.torch.save(weights, {"format": "pt", "attnprobe": json.dumps(card)})
+    # one entry: several are written in an order of their own, and the file's hash with them
+    return safetensors.torch.save(weights, {"attnprobe": json.dumps(card)})
 
 
 def card_of(
@@ -88,6 +91,8 @@ def model_card(manifest: Mapping[str, Any], scores: Mapping[str, float]) -> str:
     model, data = manifest["model"], manifest["data"]
     arguments = "".join(f", {name}={value!r}" for name, value in model["model_args"].items())
     rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in sorted(scores.items()))
+    table = f"| score on {data['val']} | value |\n|---|---|\n{rows}\n" if rows else ""
+    start = f"- Began from: {model['init']}\n" if model["init"] else ""
     front = f"---\nlicense: {manifest['licence']}\n---\n\n" if manifest["licence"] else ""
     return f"""{front}# {manifest["name"]}
 
@@ -98,14 +103,13 @@ def model_card(manifest: Mapping[str, Any], scores: Mapping[str, float]) -> str:
 
 - Data: {data["label"]}, {data["images"]} images, {data["classes"]} classes, sha256 of \
 {data["hashed"]} `{data["sha256"]}`
-- Recipe: {manifest["recipe"] or "none"}; every option is in `config.toml`
+{start}- Recipe: {manifest["recipe"] or "none"}; every option as used is in `config.toml`
 - Weights: {manifest["weights"]}
 - Licence: {manifest["licence"] or "not stated"}
 - Versions: {", ".join(f"{name} {value}" for name, value in manifest["versions"].items())}
 
-| score | value |
-|---|---|
-{rows}
+{table}`best.safetensors` holds the weights with the best {manifest["best"]}.
+
 ```python
 import timm
 
@@ -113,7 +117,8 @@ model = timm.create_model(
     {model["architecture"]!r}, num_classes={model["classes"]}{arguments},
     checkpoint_path="checkpoint.safetensors",
 )
+# RGB from 0 to 1, less mean {data["mean"]}, by std {data["std"]}
 ```
 
-    attnprobe analyze checkpoint.safetensors
+    attnprobe analyze checkpoint.safetensors -o analysis
 """

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 WINDOW = 50  # updates over which the loss is averaged before it is called diverging
-COUNTS = ("step", "seconds", "seen", "early", "recent", "epoch_sum", "epoch_count", "best")
+SHARED = ("step", "seconds", "best")
+PRIVATE = ("seen", "early", "recent", "epoch_sum", "epoch_count")  # each process has its own
 FACTOR = 2.0  # ... beyond this many times its first average
 
 
@@ -26,9 +27,16 @@ class Progress:
         epoch_count: Their number.
         best: Best value so far of what decides the best checkpoint.
         broken: Indices of images that could not be read.
+        parts: What each process knows alone, right before a state is saved.
+
+    Args:
+        rank: This process.
+        world: Processes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
+        self.parts: list[dict[str, Any]] = []
         self.step, self.seconds = 0, 0.0
         self.losses: list[Tensor] = []
         self.seen = 0
@@ -48,10 +56,8 @@ class Progress:
 
     def means(self) -> dict[str, Tensor]:
         """Mean of every scalar since the last line, float32 scalars on their device."""
-        found = {"loss": torch.stack(self.losses).float().mean()}
-        return found | {
-            name: torch.stack(values).float().mean() for name, values in self.extras.items()
-        }
+        found = {"loss": _stacked(self.losses).mean()}
+        return found | {name: _stacked(values).mean() for name, values in self.extras.items()}
 
     def unseen(self) -> list[float]:
         """Note the losses that were not looked at yet, and return them."""
@@ -80,34 +86,50 @@ class Progress:
             return False
         return sum(self.recent) / WINDOW > FACTOR * max(self.early, 1e-6)
 
+    def part(self) -> dict[str, Any]:
+        """What this process alone knows, as plain values."""
+        found = {name: getattr(self, name) for name in PRIVATE}
+        extras = {name: _floats(values) for name, values in self.extras.items()}
+        return {**found, "losses": _floats(self.losses), "extras": extras}
+
     def state_dict(self) -> dict[str, Any]:
-        """Plain values only."""
-        window = {name: _floats(values) for name, values in self.extras.items()}
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "losses": _floats(self.losses),
-            "seen": self.seen,
-            "extras": window,
-            "early": self.early,
-            "recent": list(self.recent),
-            "epoch_sum": self.epoch_sum,
-            "epoch_count": self.epoch_count,
-            "best": self.best,
-            "broken": sorted(self.broken),
-        }
+        """Plain values only; of all processes if `parts` holds what each of them knows now."""
+        shared = {name: getattr(self, name) for name in SHARED}
+        parts, self.parts = self.parts or [self.part()], []
+        return {**shared, "broken": sorted(self.broken), "parts": parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        for name in COUNTS:
+        """Take back what `state_dict` gave, or the mean where there were other processes."""
+        for name in SHARED:
             setattr(self, name, state[name])
-        self.losses = [torch.tensor(value) for value in state["losses"]]  # on the CPU
-        self.extras = {
-            name: [torch.tensor(value) for value in values]
-            for name, values in state["extras"].items()
-        }
         self.broken = set(state["broken"])
+        parts = state["parts"]
+        mine = parts[self.rank] if len(parts) == self.world else _mean(parts)
+        for name in PRIVATE:
+            setattr(self, name, mine[name])
+        self.losses = _tensors(mine["losses"])
+        self.extras = {name: _tensors(values) for name, values in mine["extras"].items()}
+
+
+def _mean(parts: list[Any]) -> Any:
+    """Return the mean of nested values that differ in their numbers only."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {name: _mean([part[name] for part in parts]) for name in first}
+    if isinstance(first, list):
+        return [_mean(list(values)) for values in zip(*parts, strict=True)]
+    return sum(parts) / len(parts) if isinstance(first, float) else first
+
+
+def _tensors(values: list[float]) -> list[Tensor]:
+    return [torch.tensor(value) for value in values]
+
+
+def _stacked(values: list[Tensor]) -> Tensor:
+    """Return float32 [n] on the device of the newest; values of a saved state are on the CPU."""
+    device = values[-1].device
+    return torch.stack([value.to(device, torch.float32) for value in values])
 
 
 def _floats(values: list[Tensor]) -> list[float]:
-    return torch.stack(values).float().tolist() if values else []
+    return _stacked(values).tolist() if values else []

@@ -1,5 +1,6 @@
 """Optimiser and learning-rate schedule of a run, both timm's."""
 
+from inspect import isclass, signature
 from typing import Any
 
 import torch
@@ -41,20 +42,41 @@ def optimizer_of(
         ) from error
     extra: dict[str, Any] = {}
     if known.has_betas:
-        extra["betas"] = tuple(section.betas)
+        extra["betas"] = _betas(section.betas, known.opt_class)
     if known.has_eps:
         extra["eps"] = section.eps
     if section.opt == "adamw":
         extra["fused"] = True
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return create_optimizer_v2(
-        trained if decay_biases else module,
-        opt=section.opt,
-        lr=learning_rate(config, section.lr),
-        weight_decay=section.weight_decay,
-        layer_decay=None if section.layer_decay == 1.0 else section.layer_decay,
-        **extra,
-    )
+    try:
+        return create_optimizer_v2(
+            trained if decay_biases else module,
+            opt=section.opt,
+            lr=learning_rate(config, section.lr),
+            weight_decay=section.weight_decay,
+            layer_decay=None if section.layer_decay == 1.0 else section.layer_decay,
+            **extra,
+        )
+    except Exception as error:  # each optimiser raises whatever it meets
+        raise AttnprobeError(
+            f"the optimiser {section.opt} cannot be built ({error})",
+            "change --opt, or the option that this names",
+        ) from error
+
+
+def _betas(given: list[float], optimizer: Any) -> tuple[float, ...]:
+    """Return as many decay rates as the optimiser takes.
+
+    Raises:
+        AttnprobeError: There are more or fewer.
+    """
+    default = signature(optimizer).parameters["betas"].default if isclass(optimizer) else given
+    if isinstance(default, tuple) and len(given) != len(default):
+        raise AttnprobeError(
+            f"{optimizer.__name__} takes {len(default)} betas, got {len(given)}",
+            f"give --betas {','.join(map(str, default))} or others",
+        )
+    return tuple(given)
 
 
 def schedule_of(
@@ -62,7 +84,7 @@ def schedule_of(
 ) -> Scheduler:
     """Return timm's schedule by update; `step_update(t)` sets the rate of update t."""
     section = config.schedule
-    warmup = min(round(section.warmup_epochs * steps_per_epoch), steps - 1)
+    warmup = round(min(section.warmup_epochs * steps_per_epoch, steps - 1))
     shared: dict[str, Any] = {
         "warmup_t": warmup,
         "warmup_lr_init": learning_rate(config, section.warmup_lr),
@@ -81,7 +103,7 @@ def schedule_of(
     return MultiStepLRScheduler(
         optimizer,
         # timm lowers the rate one update before the number it is given
-        decay_t=[round(epoch * steps_per_epoch) + 1 for epoch in falls],
+        decay_t=[round(min(epoch * steps_per_epoch, steps)) + 1 for epoch in falls],
         decay_rate=section.decay_rate,
         warmup_prefix=False,  # the epochs count from the start of the run
         **shared,

@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attnprobe.datasets import TrainSet
-from attnprobe.errors import AttnprobeError
+from attnprobe.errors import AttnprobeError, CaptureError, GeometryError, ImagesError
 from attnprobe.evaluation import evaluate as evaluate_encoder
+from attnprobe.images import evenly_spaced
 from attnprobe.probing import AttentionProbe, suggested_interval
 from attnprobe.training import outputs
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 PICTURES = "pictures"
 MOST_PICTURES = 8
 TEN_IN_ALL = 10
+FIVE = 5
+SMALLEST = 96  # pixels of an enlarged panel
+GAP = 2  # white pixels between panels
 SEED_OF_PICTURES = 2**31 - 1  # an epoch that no run reaches: the same masks every time
 
 
@@ -50,20 +55,39 @@ def probe_of(run: "Run", *, say: Callable[[str], None]) -> AttentionProbe | None
     )
 
 
+@contextmanager
+def unprobed_as_remedy() -> Iterator[None]:
+    """Add to errors of a backbone whose attention cannot be measured what to do about it."""
+    try:
+        yield
+    except (CaptureError, GeometryError) as error:
+        raise type(error)(
+            f"the attention probe cannot read this backbone: {error.cause}",
+            "set --probe-every 0 to train it without, or take another --model",
+        ) from error
+
+
 def evaluate(run: "Run", encoder: nn.Module, *, say: Callable[[str], None]) -> dict[str, float]:
     """Return kNN and linear-probe accuracy on the labelled images, and the classifier's own."""
     if run.validation is None:
         return {}
-    found = evaluate_encoder(
-        encoder,
-        run.pictures,
-        run.validation,
-        run.spec,
-        limit=run.config.watch.eval_limit,
-        device=run.accelerator.device,
-    )
+    try:
+        found = evaluate_encoder(
+            encoder,
+            run.pictures,
+            run.validation,
+            run.spec,
+            limit=run.config.watch.eval_limit,
+            device=run.accelerator.device,
+            workers=run.config.data.workers,
+        )
+    except ImagesError as error:  # no failure of the run, whose weights are not saved yet
+        say(f"no evaluation: {error.cause}")
+        return {}
     if not found.pop("linear_converged", 1.0):
         say("the linear probe did not converge: its accuracy is a lower bound")
+    if len(run.validation.classes) <= FIVE:  # one of five is always right
+        found = {name: value for name, value in found.items() if not name.endswith("top5")}
     return found
 
 
@@ -96,16 +120,22 @@ def _first_readable(run: "Run") -> list[dict[str, Tensor]]:
     source = run.validation or run.pictures
     views = run.objective.views(run.config.options, run.framing)
     drawn = TrainSet(source, views, seed=run.config.loop.seed)
-    count = min(MOST_PICTURES, len(source))
-    return [drawn[(SEED_OF_PICTURES, index)] for index in range(count)]
+    spread = evenly_spaced(len(source), MOST_PICTURES)
+    try:
+        return [drawn[(SEED_OF_PICTURES, index)] for index in spread]
+    except ImagesError:
+        return []
 
 
 def _grid(panels: Tensor) -> bytes:
     """Lay uint8 [n, panels, 3, h, w] out as rows of panels, small images enlarged."""
+    scale = max(1, SMALLEST // panels.shape[-2])
+    edges = (0, GAP, 0, GAP)  # right and below
+    panels = torch.nn.functional.pad(panels, edges, value=255)
     n, columns, _, height, width = panels.shape
     rows = panels.permute(0, 3, 1, 4, 2).reshape(n * height, columns * width, 3)
+    rows = rows[:-GAP, :-GAP]
     image = Image.fromarray(rows.cpu().numpy().astype(np.uint8))
-    scale = max(1, 96 // height)
     image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -16,7 +16,7 @@ class ModelSection:
     img_size: int = option(0, "Side of the input in pixels; 0: the model's own.", low=0)
     patch_size: int = option(0, "Side of a patch in pixels; 0: the model's own.", low=0)
     window_size: int = option(0, "Side of a Swin window in patches; 0: the model's own.", low=0)
-    drop_path: float = option(0.0, "Stochastic depth of the last block.", low=0.0)
+    drop_path: float = option(0.0, "Stochastic depth of the last block.", low=0.0, high=1.0)
     model_args: dict[str, Any] = option({}, "Another argument of the timm model; repeat.")
     init: str = option("", "Start from this checkpoint's encoder.")
     grad_checkpointing: bool = option(False, "Recompute blocks on the way back; saves memory.")
@@ -34,7 +34,7 @@ class DataSection:
     workers: int = option(2, "Decoding processes of each training process.", low=0)
     cache: bool = option(False, "Keep decoded images in memory (small sets).")
     mean: list[float] = option([0.485, 0.456, 0.406], "Mean of the normalisation, a channel each.")
-    std: list[float] = option([0.229, 0.224, 0.225], "Its standard deviation.")
+    std: list[float] = option([0.229, 0.224, 0.225], "Its standard deviation.", low=0.0)
     interpolation: str = option(
         "bicubic", "Of the evaluation's resize.", choices=("bilinear", "bicubic", "lanczos")
     )
@@ -53,9 +53,9 @@ class LoopSection:
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     device: str = option("auto", "auto, cpu or cuda.", choices=("auto", "cpu", "cuda"))
-    seed: int = option(0, "Of weights, data order, crops and masks.", low=0)
+    seed: int = option(0, "Of weights, data order, crops and masks.", low=0, high=2**63 - 1)
     clip_grad: float = option(0.0, "Largest gradient norm; 0: no limit.", low=0.0)
-    ema: float = option(0.0, "Decay of an average of the weights; 0: none.", low=0.0)
+    ema: float = option(0.0, "Decay of an average of the weights; 0: none.", low=0.0, high=0.999999)
     deterministic: bool = option(False, "Refuse kernels that differ from run to run (CUDA).")
 
 
@@ -67,9 +67,11 @@ class OptimizerSection:
     lr: float = option(1.5e-4, "Base learning rate, for a batch of --lr-batch images.", low=0.0)
     lr_batch: int = option(256, "The batch that --lr is for; lr x batch / this is used.", low=1)
     weight_decay: float = option(0.05, "Decoupled weight decay.", low=0.0)
-    betas: list[float] = option([0.9, 0.999], "Decay rates of Adam's averages.")
+    betas: list[float] = option([0.9, 0.999], "Decay rates of Adam's averages.", low=0.0, high=1.0)
     eps: float = option(1e-8, "Adam's epsilon.", low=0.0)
-    layer_decay: float = option(1.0, "Learning rate of a layer as a part of the next one's.")
+    layer_decay: float = option(
+        1.0, "Learning rate of a layer as a part of the next one's.", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class ScheduleSection:
     warmup_lr: float = option(0.0, "Learning rate it starts from, scaled like --lr.", low=0.0)
     min_lr: float = option(0.0, "Last learning rate of the cosine, scaled like --lr.", low=0.0)
     warmup_prefix: bool = option(True, "The cosine begins after the warm-up, not with it.")
-    decay_epochs: list[float] = option([], "Where multistep lowers the learning rate.")
+    decay_epochs: list[float] = option([], "Where multistep lowers the learning rate.", low=0.0)
     decay_rate: float = option(0.1, "By which factor.", low=0.0)
 
 

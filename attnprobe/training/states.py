@@ -1,12 +1,15 @@
 """Saved states of a run: whole folders, put in place by a rename, the last few kept."""
 
 import errno
+import json
+import os
 import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnprobe.errors import OutputError, ResultError
+from attnprobe.training import outputs
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -59,12 +62,13 @@ def save(accelerator: "Accelerator", run: Path, step: int, *, keep: int) -> None
     staging = final.with_name(f".{final.name}.part")
     if accelerator.is_main_process:
         clean(run)
-        staging.mkdir(parents=True)
+        _make(staging)
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(staging), safe_serialization=True)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into either
+    except Exception as error:  # torch and safetensors turn a full disk into errors of their own
         full = getattr(error, "errno", None) == errno.ENOSPC or "write" in str(error)
+        full = full or os.strerror(errno.ENOSPC) in str(error)
         shutil.rmtree(staging, ignore_errors=True)
         raise OutputError(
             f"cannot save the state of update {step}: {'the disk is full' if full else error}",
@@ -80,6 +84,16 @@ def save(accelerator: "Accelerator", run: Path, step: int, *, keep: int) -> None
     accelerator.wait_for_everyone()
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make {folder}: {error.strerror}",
+            f"make room for a folder {FOLDER}, then repeat the command with --resume",
+        ) from error
+
+
 def clean(run: Path) -> None:
     """Remove what an interrupted save left behind."""
     for left in (run / FOLDER).glob(".*.part"):
@@ -87,23 +101,42 @@ def clean(run: Path) -> None:
 
 
 def load(accelerator: "Accelerator", run: Path) -> int | None:
-    """Load the newest state; returns its update, or None if there is none.
+    """Load the newest state; returns its update, or None if none was ever saved.
 
     Raises:
-        ResultError: It is damaged, or of another model.
+        ResultError: It is damaged, of another model, or all of them were removed.
     """
     found = steps(run)
     if not found:
+        _check_never_saved(run)
         return None
     path = path_of(run, found[-1])
     try:
         accelerator.load_state(str(path))
     except Exception as error:  # torch, safetensors and pickle raise whatever they meet
         raise ResultError(
-            f"cannot resume from {path}: {str(error).splitlines()[0]}",
+            f"cannot resume from {path}: {_first_line(error)}",
             "remove that folder to resume from an earlier state, or start again elsewhere",
         ) from error
+    accelerator.step = 0  # counts parts of a batch, which another --accumulate cuts anew
     return found[-1]
+
+
+def _check_never_saved(run: Path) -> None:
+    """Refuse to begin a run again over weights that it saved together with a state."""
+    try:
+        done = json.loads((run / outputs.MANIFEST).read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if done and (run / outputs.ENCODER).exists():
+        raise ResultError(
+            f"{run / FOLDER} holds none of the states that were saved up to update {done}",
+            "put them back, or train into another --out; the weights in there are whole",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _gib(size: int) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.training import guard, manifest, outputs, scoring, states
+from attnprobe.training.events import Listener, Update
 from attnprobe.training.journal import Journal
+from attnprobe.training.machine import gather
 from attnprobe.training.weights import Weights
 
 if TYPE_CHECKING:
     from attnprobe.training.assembly import Run
-    from attnprobe.training.engine import Listener
 
 
 class Watch:
@@ -25,11 +26,12 @@ class Watch:
         self,
         run: "Run",
         *,
-        listener: "Listener | None",
+        listener: Listener | None,
         say: Callable[[str], None],
         command: str,
     ) -> None:
-        self.run, self.listener, self.say, self.command = run, listener, say, command
+        self.run, self.listener, self.say = run, listener, say
+        self.command = manifest.first_command(run.out) or command
         self.journal, self.weights = Journal(run.out), Weights(run)
         self.scores: dict[str, float] = {}
         self.created = manifest.begun(run.out)
@@ -52,11 +54,13 @@ class Watch:
             self.scores = self.journal.last_scores()
             states.clean(run.out)
         self._start_trackers(resumed)
-        self.probe = scoring.probe_of(run, say=self.say) if run.main else None
+        with scoring.unprobed_as_remedy():
+            self.probe = scoring.probe_of(run, say=self.say) if run.main else None
         self.note("running")
         if run.main:
             self.say(self._opening(resumed))
-        self._probe(force=False)
+        with scoring.unprobed_as_remedy():
+            self._probe(force=False)
         run.accelerator.wait_for_everyone()
 
     def after_update(self, *, save: bool) -> None:
@@ -83,12 +87,15 @@ class Watch:
         guard.check(self.run, values)
 
     def save_due(self) -> bool:
-        """Whether this process wants a state saved after the update it just did."""
-        section, step = self.run.config.save, self.run.progress.step
-        if section.save_every:
-            return step % section.save_every == 0
+        """Whether a state is to be saved after the update just done, by its number."""
+        every = self.run.config.save.save_every
+        return bool(every) and self.run.progress.step % every == 0
+
+    def minutes_over(self) -> bool:
+        """Whether this process's clock says that a state is to be saved."""
+        section = self.run.config.save
         minutes = (time.perf_counter() - self.saved_at) / 60
-        return bool(section.save_minutes) and minutes >= section.save_minutes
+        return not section.save_every and 0 < section.save_minutes <= minutes
 
     def save(self) -> None:
         """Write weights and state; all processes call.
@@ -100,6 +107,7 @@ class Watch:
         self.settle()
         if run.main:
             states.check_room(run.out, needed=self._state_size(), what="saving the run")
+        self._gather()
         self.weights.write()
         states.save(run.accelerator, run.out, run.progress.step, keep=run.config.save.keep)
         self.saved_at = time.perf_counter()
@@ -108,7 +116,7 @@ class Watch:
     def end(self, status: str) -> None:
         """Write what a finished or interrupted run leaves; all processes call."""
         run = self.run
-        self._gather_broken()
+        self._gather()
         self.note(status)
         if run.main:
             card = outputs.model_card(self._facts(status), self.scores)
@@ -139,6 +147,7 @@ class Watch:
         """Evaluate, draw, keep a snapshot and the best weights where an epoch says so."""
         run = self.run
         epoch, last = round(run.epoch), run.progress.step == run.steps
+        guard.check_broken(run)
         mean = run.progress.end_epoch()
         every = run.config.watch.eval_every
         scores: dict[str, float] = {}
@@ -178,8 +187,6 @@ class Watch:
         run = self.run
         if self.listener is None or not run.main:
             return
-        from attnprobe.training.engine import Update
-
         loss = run.progress.recent[-1] if run.progress.recent else float("nan")
         self.listener(Update(run.progress.step, run.steps, run.epoch, loss, self.rate))
 
@@ -222,23 +229,19 @@ class Watch:
         size, keep = self._state_size(), self.run.config.save.keep
         states.check_room(self.run.out, needed=(keep + 2) * size, what="this run")
 
-    def _gather_broken(self) -> None:
-        run = self.run
-        parts = gather([sorted(run.progress.broken)])
-        run.progress.broken = {index for part in parts for index in part}
+    def _gather(self) -> None:
+        """Let every process know what each of them counted."""
+        progress = self.run.progress
+        progress.parts = gather([progress.part()])
+        progress.broken = {i for part in gather([sorted(progress.broken)]) for i in part}
 
     def _opening(self, resumed: int | None) -> str:
         run = self.run
         where = f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}"
         start = f"resumed after update {resumed}" if resumed else "from the beginning"
+        left = len(run.pictures) - run.steps_per_epoch * run.config.loop.batch_size
         return (
             f"{run.objective.name} of {run.spec.architecture} on {len(run.pictures)} images: "
             f"{run.steps} updates of {run.config.loop.batch_size}, {where}, {start}"
+            + (f"; {left} images are left out of each epoch, others each time" if left else "")
         )
-
-
-def gather(items: list[Any]) -> list[Any]:
-    """Return the items of all processes, in their order."""
-    from accelerate.utils import gather_object
-
-    return gather_object(items)

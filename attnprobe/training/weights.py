@@ -1,11 +1,13 @@
 """Writes the weights of a run: the encoder under timm's names, the rest beside it."""
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from attnprobe.errors import AttnprobeError
+from attnprobe.checkpoints import metadata
+from attnprobe.errors import AttnprobeError, CheckpointError
 from attnprobe.training import backbones, outputs
 
 if TYPE_CHECKING:
@@ -16,7 +18,11 @@ SNAPSHOTS = "checkpoints"
 
 
 class Weights:
-    """The weights of a run, whole, whichever way processes share them."""
+    """The weights of a run, whole, whichever way processes share them.
+
+    Raises:
+        AttnprobeError: Their card, with the run's name, cannot be saved.
+    """
 
     def __init__(self, run: "Run") -> None:
         self.run = run
@@ -27,6 +33,7 @@ class Weights:
             for name, module in encoder.named_modules()
             if re.search(r"attn$", name) and hasattr(module, "num_heads")
         ]
+        self._check_card()
 
     def encoder(self) -> nn.Module:
         """Return the encoder to evaluate: averaged where there is an average; all call."""
@@ -55,7 +62,7 @@ class Weights:
                 raise AttnprobeError(
                     f"{bad} holds values that are not numbers after update "
                     f"{self.run.progress.step}; nothing was overwritten",
-                    "resume from the last state with a lower --lr or --precision fp32",
+                    "train into another --out with a lower --lr or --precision fp32",
                 )
             self._put(outputs.ENCODER, encoder)
             self._put(outputs.REST, rest)
@@ -73,6 +80,9 @@ class Weights:
             self._put(f"{SNAPSHOTS}/epoch-{epoch:04d}.safetensors", encoder)
 
     def _put(self, name: str, tensors: dict[str, Tensor]) -> None:
+        outputs.put(self.run.out / name, outputs.packed(tensors, self._card()))
+
+    def _card(self) -> dict[str, Any]:
         run = self.run
         card = outputs.card_of(
             run.spec,
@@ -82,7 +92,19 @@ class Weights:
             epoch=run.epoch,
         )
         card["model_args"]["num_classes"] = run.framing.classes
-        outputs.put(run.out / name, outputs.packed(tensors, card))
+        return card
+
+    def _check_card(self) -> None:
+        """Refuse what a checkpoint could not be read again with, such as a name of two lines."""
+        path = self.run.out / outputs.ENCODER
+        try:
+            metadata.parse(path, {"attnprobe": json.dumps(self._card())})
+        except (TypeError, CheckpointError) as error:
+            cause = getattr(error, "cause", error)
+            raise AttnprobeError(
+                f"checkpoints of this run could not be read: {cause}",
+                "change --name or --model-arg",
+            ) from error
 
     def _parts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the encoder's tensors, averaged where asked, and the others."""
