@@ -302,7 +302,7 @@ def test_resuming_in_another_precision_is_refused(tmp_path, data):
 
 
 def test_a_set_of_mostly_broken_images_stops_the_run(tmp_path):
-    most = npz(tmp_path / "most.npz", broken=tuple(range(40)))
+    most = npz(tmp_path / "most.npz", broken=tuple(range(30)))
     with pytest.raises(ImagesError, match="could not be read"):
         train(config("simmim", most, epochs=3), tmp_path / "run")
 
