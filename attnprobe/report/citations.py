@@ -10,7 +10,7 @@ class Reference:
     """One work.
 
     Attributes:
-        about: Table that rests on it, or nothing if all do.
+        about: Table or training objective that rests on it, or nothing if all do.
         text: Authors, title, place.
         bibtex: The entry to paste.
     """
@@ -92,6 +92,50 @@ REFERENCES = (
   pages   = {289--300},
   year    = {1995}
 }""",
+    ),
+    Reference(
+        "simmim",
+        "Xie et al. 2022, SimMIM: A Simple Framework for Masked Image Modeling, CVPR",
+        """@inproceedings{xie2022simmim,
+  author    = {Xie, Zhenda and Zhang, Zheng and Cao, Yue and Lin, Yutong and Bao, Jianmin and Yao, Zhuliang and Dai, Qi and Hu, Han},
+  title     = {SimMIM: A Simple Framework for Masked Image Modeling},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages     = {9653--9663},
+  year      = {2022}
+}""",  # noqa: E501 - an entry is pasted as it is
+    ),
+    Reference(
+        "mae",
+        "He et al. 2022, Masked Autoencoders Are Scalable Vision Learners, CVPR",
+        """@inproceedings{he2022masked,
+  author    = {He, Kaiming and Chen, Xinlei and Xie, Saining and Li, Yanghao and Doll{\\'a}r, Piotr and Girshick, Ross},
+  title     = {Masked Autoencoders Are Scalable Vision Learners},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages     = {16000--16009},
+  year      = {2022}
+}""",  # noqa: E501 - an entry is pasted as it is
+    ),
+    Reference(
+        "mocov3",
+        "Chen et al. 2021, Training Self-Supervised Vision Transformers, ICCV",
+        """@inproceedings{chen2021empirical,
+  author    = {Chen, Xinlei and Xie, Saining and He, Kaiming},
+  title     = {An Empirical Study of Training Self-Supervised Vision Transformers},
+  booktitle = {IEEE/CVF International Conference on Computer Vision (ICCV)},
+  pages     = {9640--9649},
+  year      = {2021}
+}""",
+    ),
+    Reference(
+        "supervised",
+        "Touvron et al. 2021, Training Data-Efficient Image Transformers, ICML",
+        """@inproceedings{touvron2021training,
+  author    = {Touvron, Hugo and Cord, Matthieu and Douze, Matthijs and Massa, Francisco and Sablayrolles, Alexandre and J{\\'e}gou, Herv{\\'e}},
+  title     = {Training Data-Efficient Image Transformers and Distillation through Attention},
+  booktitle = {International Conference on Machine Learning (ICML)},
+  pages     = {10347--10357},
+  year      = {2021}
+}""",  # noqa: E501 - an entry is pasted as it is
     ),
 )
 SOFTWARE = """@software{{attnprobe,

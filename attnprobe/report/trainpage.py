@@ -81,7 +81,7 @@ def render(run: TrainingRun) -> str:
         methods=paragraphs(last[0]) if last else [],
         tested=trackpage.TESTED if emergence.track else "",
         definitions=list(tables.definitions(last)),
-        bibtex=bibtex({name for result in last for name in result.tables}),
+        bibtex=bibtex({run.manifest["objective"], *(n for one in last for n in one.tables)}),
     )
 
 

@@ -36,6 +36,11 @@ def check(path: Path, config: TrainingConfig, *, resume: bool, overwrite: bool) 
         return True
     if resume and held:
         stored(path)  # refuses: something else is in it
+    if taken_up and not overwrite:
+        raise OutputError(
+            f"{path} holds a training run already",
+            "go on with it by --resume, choose another --out, or replace it by --overwrite",
+        )
     check_output(path, overwrite=overwrite)
     return False
 
