@@ -41,8 +41,9 @@ def write_run(folder, objective, family, **card):
     encoder = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
     rest = {k: v for k, v in state.items() if not k.startswith("encoder.")}
     folder.mkdir(exist_ok=True)
-    save_file(encoder, folder / "checkpoint.safetensors", {"attnprobe": json.dumps(card)})
-    save_file({k: v.clone() for k, v in rest.items()}, folder / "objective.safetensors")
+    told = {"attnprobe": json.dumps(card)}
+    save_file(encoder, folder / "checkpoint.safetensors", told)
+    save_file({k: v.clone() for k, v in rest.items()}, folder / "objective.safetensors", told)
     return encoder, rest
 
 
@@ -149,9 +150,18 @@ def test_runs_without_weights_are_refused_by_what_is_missing(tmp_path):
         exports.export(tmp_path, tmp_path / "a.pth")
 
 
+def test_weights_of_two_moments_are_refused(tmp_path):
+    _, rest = write_run(tmp_path, "mae", "vit")
+    later = {"attnprobe": json.dumps({"epoch": 4.0})}
+    save_file({k: v.clone() for k, v in rest.items()}, tmp_path / "objective.safetensors", later)
+    with pytest.raises(CheckpointError, match=r"3\.0 and 4\.0"):
+        exports.export(tmp_path, tmp_path / "a.pth")
+
+
 def test_supervised_runs_have_no_official_format(tmp_path):
     write_run(tmp_path, "mae", "vit")
-    save_file({"other": torch.ones(1)}, tmp_path / "objective.safetensors")
+    told = {"attnprobe": json.dumps({"epoch": 3.0})}
+    save_file({"other": torch.ones(1)}, tmp_path / "objective.safetensors", told)
     with pytest.raises(AttnprobeError, match="no official format"):
         exports.export(tmp_path, tmp_path / "a.pth")
 

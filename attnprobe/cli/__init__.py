@@ -35,6 +35,7 @@ def attnprobe() -> None:
     attnprobe demo                           measure the checkpoint in the box
     attnprobe analyze ckpt.pth -i photos/    measure every attention head
     attnprobe compare a.pth b.pth            what sets models apart, and how surely
+    attnprobe pretrain simmim -d photos/     train a checkpoint, and watch its attention
     attnprobe inspect ckpt.pth               say what a checkpoint is
     """
 
