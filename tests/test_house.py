@@ -18,7 +18,9 @@ SOURCES = sorted((ROOT / "attnprobe").rglob("*.py"))
 CONSTANTS = {
     "attnprobe.claims": "CLAIM",
     "attnprobe.cli": "command",
+    "attnprobe.exports": "EXPORT",
     "attnprobe.metrics": "METRIC",
+    "attnprobe.objectives": "OBJECTIVE",
     "attnprobe.plots": "PLOT",
 }
 

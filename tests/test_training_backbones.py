@@ -107,6 +107,13 @@ def test_another_architecture_is_refused_by_name(trained, data):
         backbones.initialise(backbone, str(trained / "registers" / "checkpoint.safetensors"))
 
 
+@pytest.mark.parametrize("drop_path", [0.0, 0.3])
+def test_stochastic_depth_is_what_was_asked_for(data, drop_path):
+    plan = config("simmim", data, drop_path=drop_path, **MODELS["swin"])
+    rates = [getattr(m, "drop_prob", 0.0) for m in backbones.create(plan, classes=0).modules()]
+    assert max(rates) == pytest.approx(drop_path)
+
+
 def test_neither_model_nor_checkpoint_is_refused(data):
     with pytest.raises(AttnprobeError, match="no model was named"):
         backbones.settle(config("simmim", data, **UNNAMED))

@@ -23,6 +23,7 @@ from torchvision import transforms
 from attnprobe.errors import AttnprobeError
 from attnprobe.objectives import Batch, Clock, Framing, Objective
 from attnprobe.objectives import _backbone as backbone
+from attnprobe.objectives._attention import suited
 from attnprobe.options import option
 
 _SMALL = 64  # pixels; larger images are cropped by area
@@ -81,7 +82,8 @@ class Classifier(nn.Module):
             images: Normalised images, float [batch, 3, height, width].
             targets: Classes, int64 [batch], or probabilities, float [batch, classes].
         """
-        logits = self.encoder(images).float()
+        with suited(self, images):
+            logits = self.encoder(images).float()
         loss = self.hard if targets.ndim == 1 else self.soft
         return loss(logits, targets), logits
 

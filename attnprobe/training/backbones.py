@@ -110,8 +110,8 @@ def create(config: TrainingConfig, *, classes: int) -> nn.Module:
         )
     sizes = {name: getattr(section, name) for name in ("img_size", "patch_size", "window_size")}
     arguments: dict[str, Any] = {name: value for name, value in sizes.items() if value}
-    arguments |= {"drop_path_rate": section.drop_path} if section.drop_path else {}
-    arguments |= section.model_args
+    # always said, because timm's Swin would take 0.1
+    arguments |= {"drop_path_rate": section.drop_path, **section.model_args}
     torch.manual_seed(config.loop.seed)
     try:
         backbone = timm.create_model(section.model, num_classes=classes, **arguments)
