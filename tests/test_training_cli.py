@@ -205,3 +205,14 @@ def test_nothing_is_left_half_written(finished):
     assert not list(Path(out).rglob("*.part"))
     with Image.open(next((Path(out) / "pictures").iterdir())) as image:
         image.verify()
+
+
+def test_an_impatient_interrupt_says_how_to_go_on(tmp_path, folder, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attnprobe.training.engine.train", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", "simmim", "-d", str(folder), "-o", str(tmp_path / "run")])
+    assert ended.value.code == 130
+    assert "--resume goes on from the last state" in capsys.readouterr().err

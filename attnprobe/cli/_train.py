@@ -44,7 +44,11 @@ def run(
     if not settled.data.data:
         raise AttnprobeError("no images were named", "give --data: a folder, .npz, .tar or name")
     target = out or Path("runs", f"{objective.name}-{settled.model.model or 'init'}")
-    outcome = _train(settled, target, **how)
+    try:
+        outcome = _train(settled, target, **how)
+    except KeyboardInterrupt:  # the second, or one before the first update
+        say(f"stopped at once; --resume goes on from the last state in {target}, if there is one")
+        return EXIT_INTERRUPTED
     if outcome.main:
         _show(outcome, as_json=as_json)
     if outcome.processes > 1 and outcome.status == "finished":
