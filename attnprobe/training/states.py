@@ -76,9 +76,10 @@ def save(accelerator: "Accelerator", run: Path, step: int, *, keep: int) -> None
         ) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if final.exists():
-            shutil.rmtree(final)
-        staging.rename(final)
+        if final.exists():  # a finished run taken up again: the same state once more
+            shutil.rmtree(staging)
+        else:
+            staging.rename(final)
         for old in steps(run)[:-keep]:
             shutil.rmtree(path_of(run, old))
     accelerator.wait_for_everyone()
