@@ -93,8 +93,8 @@ def analyze(
         images=len(measured.ids),
         skipped=tuple(source.skipped),
         transform=dict(source.transform),
-        versions=dict(_versions()),
-        device=_device_name(device),
+        versions=dict(versions_used()),
+        device=device_name(device),
         precision=str(dtype or held).removeprefix("torch."),
         kernel=kernels.choose(config.options, config.kernel),
         seed=config.seed,
@@ -102,7 +102,7 @@ def analyze(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - started, 3),
     )
-    return _result(loaded, measured, config, provenance, maker.arrays())
+    return tabulated(loaded, measured, config, provenance, maker.arrays())
 
 
 @contextmanager
@@ -165,13 +165,14 @@ def _map_maker(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig) ->
     return MapMaker(frozenset(spread), named, loaded.spec.mean, loaded.spec.std)
 
 
-def _result(
+def tabulated(
     loaded: LoadedModel,
     measured: Measurement,
     config: AnalysisConfig,
     provenance: Provenance,
     taken: dict[str, np.ndarray],
 ) -> Result:
+    """Return what was measured as tables with intervals, and the maps that were taken."""
     import pandas as pd
 
     values = measured.values()
@@ -209,11 +210,13 @@ def _loaded(model: LoadedModel | nn.Module | str | Path) -> LoadedModel:
     return checkpoints.load(model)
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Return what a device is called in provenance."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions_used() -> dict[str, str]:
+    """Return the versions of what a measurement rests on."""
     names = ("attnprobe", "torch", "timm", "numpy", "scipy", "pandas")
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}

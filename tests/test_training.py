@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from training_runs import TINY, config, lines, npz, tensors
+from training_runs import TINY, StopError, config, lines, npz, stop_after, tensors
 
 import attnprobe
 from attnprobe.errors import AttnprobeError, OutputError, ResultError
@@ -36,18 +36,6 @@ def same(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
-
-
-class StopError(Exception):
-    """Ends a run in the middle of an update, as a crash does."""
-
-
-def stop_after(step):
-    def listen(update):
-        if update.step == step:
-            raise StopError
-
-    return listen
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from training_runs import config, lines, npz, tensors
+from training_runs import StopError, config, lines, npz, stop_after, tensors
 
 from attnprobe.errors import (
     AttnprobeError,
@@ -26,18 +26,6 @@ from attnprobe.training.progress import Progress
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return npz(tmp_path_factory.mktemp("data") / "train.npz")
-
-
-class StopError(Exception):
-    """Ends a run in the middle of an update, as a crash does."""
-
-
-def stop_after(step):
-    def listen(update):
-        if update.step == step:
-            raise StopError
-
-    return listen
 
 
 def contents(folder):

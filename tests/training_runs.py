@@ -81,3 +81,17 @@ def tensors(run: Path) -> dict:
         if (run / name).exists()
         for key, value in load_file(run / name).items()
     }
+
+
+class StopError(Exception):
+    """Ends a run in the middle of an update, as a crash does."""
+
+
+def stop_after(step: int):
+    """Return a listener that ends a run after an update."""
+
+    def listen(update):
+        if update.step == step:
+            raise StopError
+
+    return listen

@@ -117,10 +117,11 @@ def _same(name: str, plan: Plan, module: nn.Module) -> bool:
         other = timm.create_model(name, pretrained=False, **options)
     shapes = {key: tuple(value.shape) for key, value in other.named_parameters()}
     ours = {key: tuple(value.shape) for key, value in module.named_parameters()}
-    return shapes == ours and _heads(other) == _heads(module)
+    return shapes == ours and heads(other) == heads(module)
 
 
-def _heads(module: nn.Module) -> list[int]:
+def heads(module: nn.Module) -> list[int]:
+    """Return the heads of every attention module, in the order of their names."""
     return [
         int(getattr(item, "num_heads"))  # noqa: B009
         for name, item in module.named_modules()

@@ -4,6 +4,7 @@ What was trained here can then be fine-tuned with the official code, without any
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 ENCODER = "checkpoint.safetensors"
 REST = "objective.safetensors"
+BLOCK = r"(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)"
+# what encoders of the official MAE and MoCo v3 codes hold
+PLAIN_VIT = re.compile(
+    rf"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.{BLOCK}|norm\.\w+)"
+)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,13 @@
 """MAE's own format: `model` with encoder and decoder side by side."""
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import AttnprobeError
-from attnprobe.exports import Export, check
+from attnprobe.exports import PLAIN_VIT, Export, check
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_BLOCK = r"(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)"
-_NAMES = re.compile(
-    rf"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.{_BLOCK}|norm\.\w+)"
-)
 
 
 def write(
@@ -25,7 +19,7 @@ def write(
         AttnprobeError: The official code has no such backbone.
     """
     del card
-    check(encoder, _NAMES.fullmatch, "mae")
+    check(encoder, PLAIN_VIT.fullmatch, "mae")
     places = encoder["pos_embed"].shape[1]
     if "cls_token" not in encoder or places != rest["decoder_pos_embed"].shape[1]:
         raise AttnprobeError(

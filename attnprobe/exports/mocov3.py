@@ -1,10 +1,9 @@
 """MoCo v3's own format: `state_dict` of the module inside DistributedDataParallel."""
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attnprobe.exports import Export, check
+from attnprobe.exports import PLAIN_VIT, Export, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,10 +13,6 @@ _PARTS = (
     ("momentum_projector.", "momentum_encoder.head."),
     ("momentum_encoder.", "momentum_encoder."),
     ("predictor.", "predictor."),
-)
-_BLOCK = r"(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)"
-_NAMES = re.compile(
-    rf"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.{_BLOCK}|norm\.\w+)"
 )
 
 
@@ -29,7 +24,7 @@ def write(
     Raises:
         AttnprobeError: The official code has no such backbone.
     """
-    check(encoder, _NAMES.fullmatch, "mocov3")
+    check(encoder, PLAIN_VIT.fullmatch, "mocov3")
     named = {f"module.base_encoder.{name}": tensor for name, tensor in encoder.items()}
     for ours, theirs in _PARTS:
         named |= {

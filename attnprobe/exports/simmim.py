@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import AttnprobeError
-from attnprobe.exports import Export, check
+from attnprobe.exports import BLOCK, Export, check
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # the official code saves these as buffers; timm rebuilds them and saves none
 _BUFFERS = re.compile(r"(^|\.)(relative_position_index|relative_coords_table|attn_mask)$")
-_BLOCK = r"(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)"
-_VIT = rf"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.({_BLOCK}|attn\.[qv]_bias"
+_VIT = rf"(cls_token|pos_embed|patch_embed\.proj\.\w+|blocks\.\d+\.({BLOCK}|attn\.[qv]_bias"
 _VIT += r"|attn\.relative_position_bias_table|gamma_[12])|rel_pos_bias\.\w+|(fc_)?norm\.\w+)"
-_SWIN = rf"(patch_embed\.(proj|norm)\.\w+|layers\.\d+\.(blocks\.\d+\.({_BLOCK}|attn\.[qv]_bias"
+_SWIN = rf"(patch_embed\.(proj|norm)\.\w+|layers\.\d+\.(blocks\.\d+\.({BLOCK}|attn\.[qv]_bias"
 _SWIN += r"|attn\.(relative_position_bias_table|logit_scale|cpb_mlp\.[02]\.\w+))"
 _SWIN += r"|downsample\.(norm|reduction)\.\w+)|norm\.\w+)"
 _NAMES = {"Beit": _VIT, "SwinTransformer": _SWIN, "SwinTransformerV2": _SWIN}

@@ -10,9 +10,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from attnprobe import kernels
-from attnprobe.analysis import _device_name as device_name
-from attnprobe.analysis import _result as tabulated
-from attnprobe.analysis import _versions as versions
+from attnprobe.analysis import device_name, tabulated, versions_used
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.images import open_images
@@ -120,7 +118,7 @@ def snapshot(
         images=len(images.ids),
         skipped=images.skipped,
         transform=images.transform,
-        versions=dict(versions()),
+        versions=dict(versions_used()),
         device=device_name(device),
         precision=", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in seen)),
         kernel=kernels.choose(config.options, config.kernel),

@@ -7,8 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from attnprobe.analysis import device_name
 from attnprobe.errors import OutputError
 from attnprobe.training import outputs
 
@@ -36,7 +35,7 @@ def manifest(run: "Run", *, status: str, command: str, created: str) -> dict[str
         "model": _model(run),
         "data": _data(run),
         "versions": _versions(),
-        "device": _device(run.accelerator),
+        "device": device_name(run.accelerator.device),
         "precision": precision_of(run.accelerator),
         "processes": run.accelerator.num_processes,
         "batch_size": config.loop.batch_size,
@@ -93,10 +92,10 @@ def check_images(run: "Run") -> None:
     Raises:
         OutputError: The images' hash or the precision differs from the manifest's.
     """
+    held = written(run.out)
     try:
-        held = json.loads((run.out / outputs.MANIFEST).read_text(encoding="utf-8"))
         before = str(held["data"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return  # nothing was trained before the manifest was written
     now = precision_of(run.accelerator)
     if held.get("precision", now) != now:
@@ -114,26 +113,22 @@ def check_images(run: "Run") -> None:
 
 def first_command(path: Path) -> str:
     """Return the command that began the run in a folder, or nothing."""
-    try:
-        held = json.loads((path / outputs.MANIFEST).read_text(encoding="utf-8"))
-        return str(held["command"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
+    return str(written(path).get("command", ""))
 
 
 def begun(path: Path) -> str:
     """Return when the run in a folder was begun, or now."""
+    created = written(path).get("created")
+    return str(created) if created else datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def written(path: Path) -> dict[str, Any]:
+    """Return the manifest in a run's folder; nothing of one that is absent or damaged."""
     try:
         held = json.loads((path / outputs.MANIFEST).read_text(encoding="utf-8"))
-        return str(held["created"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _device(accelerator: "Accelerator") -> str:
-    if accelerator.device.type == "cuda":
-        return torch.cuda.get_device_name(accelerator.device)
-    return accelerator.device.type
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def _versions() -> dict[str, str]:

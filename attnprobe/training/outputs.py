@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from attnprobe.errors import OutputError
+from attnprobe.exports import ENCODER, REST
+from attnprobe.results import MANIFEST
 from attnprobe.types import CheckpointSpec
 
-ENCODER, REST, CARD, MANIFEST = (
-    *("checkpoint.safetensors", "objective.safetensors"),
-    *("README.md", "manifest.json"),
-)
+__all__ = ["CARD", "ENCODER", "MANIFEST", "REST"]
+CARD = "README.md"
 PREFIX = "encoder."
 
 
@@ -59,13 +59,13 @@ def packed(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> bytes:
 
 
 def card_of(
-    spec: CheckpointSpec, heads: list[int], *, kind: str, step: int, epoch: float
+    spec: CheckpointSpec, heads: list[int], *, kind: str, classes: int, step: int, epoch: float
 ) -> dict[str, Any]:
     """Return what rebuilds and feeds the encoder, for the file's metadata."""
     return {
         "name": spec.name,
         "architecture": spec.architecture,
-        "model_args": {**spec.model_args, "num_classes": 0},
+        "model_args": {**spec.model_args, "num_classes": classes},
         **({"heads": heads[0]} if len(set(heads)) == 1 else {}),
         "input_size": list(spec.input_size),
         "mean": list(spec.mean),

@@ -1,7 +1,6 @@
 """Saved states of a run: whole folders, put in place by a rename, the last few kept."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnprobe.errors import OutputError, ResultError
-from attnprobe.training import outputs
+from attnprobe.training import manifest, outputs
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -125,10 +124,7 @@ def load(accelerator: "Accelerator", run: Path) -> int | None:
 
 def _check_never_saved(run: Path) -> None:
     """Refuse to begin a run again over weights that it saved together with a state."""
-    try:
-        done = json.loads((run / outputs.MANIFEST).read_text(encoding="utf-8"))["step"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
+    done = manifest.written(run).get("step")
     if done and (run / outputs.ENCODER).exists():
         raise ResultError(
             f"{run / FOLDER} holds none of the states that were saved up to update {done}",

@@ -1,12 +1,11 @@
 """Writes the weights of a run: the encoder under timm's names, the rest beside it."""
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from attnprobe.checkpoints import metadata
+from attnprobe.checkpoints import building, metadata
 from attnprobe.errors import AttnprobeError, CheckpointError
 from attnprobe.training import backbones, outputs
 
@@ -27,12 +26,7 @@ class Weights:
     def __init__(self, run: "Run") -> None:
         self.run = run
         self._twin: nn.Module | None = None
-        encoder = run.objective.encoder(run.plain)
-        self._heads = [
-            int(getattr(module, "num_heads"))  # noqa: B009 - not every module has it
-            for name, module in encoder.named_modules()
-            if re.search(r"attn$", name) and hasattr(module, "num_heads")
-        ]
+        self._heads = building.heads(run.objective.encoder(run.plain))
         self._check_card()
 
     def encoder(self) -> nn.Module:
@@ -84,15 +78,14 @@ class Weights:
 
     def _card(self) -> dict[str, Any]:
         run = self.run
-        card = outputs.card_of(
+        return outputs.card_of(
             run.spec,
             self._heads,
             kind=run.objective.kind,
+            classes=run.framing.classes,
             step=run.progress.step,
             epoch=run.epoch,
         )
-        card["model_args"]["num_classes"] = run.framing.classes
-        return card
 
     def _check_card(self) -> None:
         """Refuse what a checkpoint could not be read again with, such as a name of two lines."""
