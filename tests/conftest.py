@@ -1,6 +1,7 @@
 """Photographs and a checkpoint file small enough to measure in a second."""
 
 import os
+import sys
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts: the workers are the parallelism
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,14 @@ from PIL import Image
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def accelerate_forgets():
+    """What one test told accelerate must not reach the next one in its process."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

@@ -223,3 +223,13 @@ def test_the_first_signal_asks_and_a_second_ctrl_c_does_not_wait():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_process_that_already_told_accelerate_another_precision_is_told_so(tmp_path):
+    from accelerate import Accelerator
+
+    from attnprobe.training.machine import accelerator_of
+
+    Accelerator(cpu=True, mixed_precision="bf16")
+    with pytest.raises(AttnprobeError, match="already uses accelerate"):
+        accelerator_of(config_of(precision="fp32", device="cpu"), tmp_path)

@@ -18,7 +18,8 @@ def accelerator_of(config: TrainingConfig, out: Path) -> "Accelerator":
     """Return accelerate's view of this process, its devices and its precision.
 
     Raises:
-        AttnprobeError: The device or precision is not to be had.
+        AttnprobeError: The device or precision is not to be had, or somebody else in this
+            process has told accelerate another one.
     """
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
@@ -32,15 +33,23 @@ def accelerator_of(config: TrainingConfig, out: Path) -> "Accelerator":
     if on_cpu and precision == "fp16":
         raise AttnprobeError("fp16 needs a CUDA device", "use --precision bf16 or fp32")
     trackers: list[Any] = list(trackers_of(config))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = Accelerator(
-            cpu=on_cpu,
-            mixed_precision="no" if precision == "fp32" else precision,
-            gradient_accumulation_steps=section.accumulate,
-            log_with=trackers or None,
-            project_config=ProjectConfiguration(str(out), logging_dir=str(out / "tensorboard")),
-        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = Accelerator(
+                cpu=on_cpu,
+                mixed_precision="no" if precision == "fp32" else precision,
+                gradient_accumulation_steps=section.accumulate,
+                log_with=trackers or None,
+                project_config=ProjectConfiguration(str(out), logging_dir=str(out / "tensorboard")),
+            )
+    except ValueError as error:
+        if "already been initialized" not in str(error):
+            raise
+        raise AttnprobeError(
+            f"this process already uses accelerate with other settings than {precision} here",
+            "train in a process of its own",
+        ) from error
     _check_processes(found)
     # of 1 x 1 convolutions, whose strides have two spellings; nothing is wrong with them
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
