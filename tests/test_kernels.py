@@ -1,6 +1,7 @@
 """Kernels: the reference against numpy and scipy, the fast path against the reference."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, rel_entr, softmax
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnprobe import doctor, kernels
 from attnprobe.errors import AttnprobeError
-from attnprobe.kernels import blocked, reference
+from attnprobe.kernels import _tiles, blocked, reference
 from attnprobe.tensors import AttentionInputs
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
@@ -74,15 +76,145 @@ def test_blocked_agrees_with_float64(
     assert doctor.deviation(found, truth) < 1e-5 * max(1.0, peak / 30)
 
 
-@pytest.mark.parametrize("tile_bytes", [1, 5000, 1 << 30])
+def cut_finely(monkeypatch, tile_bytes, tall):
+    monkeypatch.setattr(blocked, "SMALL_BYTES", tile_bytes)
+    monkeypatch.setattr(blocked, "TILE_BYTES", 4 * tile_bytes)
+    monkeypatch.setattr(blocked, "TALL", tall)
+
+
+@pytest.mark.parametrize("tile_bytes", [1, 900, 2500, 5000, 20_000, 1 << 30])
+@pytest.mark.parametrize("tall", [1, 4])
 @pytest.mark.parametrize("windows", [1, 4])
-def test_tiles_do_not_change_the_answer(monkeypatch, tile_bytes, windows):
+@pytest.mark.parametrize("spread", [1.0, 6.0])
+def test_tiles_do_not_change_the_answer(monkeypatch, tile_bytes, tall, windows, spread):
     window = (5, 5) if windows > 1 else None
-    grid = TokenGrid(5, 5, (16, 16), 0 if window else 3, window)
-    inputs = doctor.example(grid, 3, 8, windows=windows)
+    grid = TokenGrid(5, 5, (16, 8), 0 if window else 3, window)
+    inputs = doctor.example(grid, 3, 8, windows=windows, spread=spread)
     truth = reference.attention_stats(inputs, ALL)
-    monkeypatch.setattr(blocked, "TILE_BYTES", tile_bytes)
+    cut_finely(monkeypatch, tile_bytes, tall)
     assert doctor.deviation(blocked.attention_stats(inputs, ALL), truth) < 1e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(1, 9),
+    windows=st.integers(1, 9),
+    rows=st.integers(1, 40),
+    most=st.integers(0, 400),
+)
+def test_every_row_is_in_one_tile(images, windows, rows, most):
+    cuts = _tiles.cut(images, windows, rows, most=most)
+    seen = np.zeros((images, windows, rows), dtype=int)
+    for i in cuts.images:
+        for w in cuts.windows:
+            for r in cuts.rows:
+                seen[i, w, r] += 1
+                assert seen[i, w, r].size <= max(most, 1)
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("tile_bytes", [1500, 1 << 30])
+@pytest.mark.parametrize("heads", [1, 4, 9, 12, 16, 17])
+def test_each_statistic_alone(monkeypatch, tile_bytes, heads):
+    inputs = doctor.example(TokenGrid(3, 4, (16, 16), prefix=2), heads, 8)
+    truth = reference.attention_stats(inputs, ALL)._asdict()
+    cut_finely(monkeypatch, tile_bytes, 2)
+    for want in ({"distance"}, {"entropy"}, {"kl"}, {"prefix_mass"}, {"distance", "entropy"}):
+        found = blocked.attention_stats(inputs, frozenset(want))._asdict()
+        assert {name for name, value in found.items() if value is not None} == want
+        for name in want:
+            torch.testing.assert_close(found[name].double(), truth[name], rtol=1e-5, atol=1e-6)
+
+
+BIASES = {
+    "the same everywhere": (1, 1, 1),
+    "per head": (1, 3, 14),
+    "per image": (2, 1, 14),
+    "per image and head": (2, 3, 14),
+    "a key mask per image": (2, 1, 1),
+}
+
+
+@pytest.mark.parametrize("shape", BIASES.values(), ids=BIASES)
+@pytest.mark.parametrize("prefix", ["renormalised", "included"])
+@pytest.mark.parametrize("tile_bytes", [1, 3000, 1 << 30])
+def test_biases_of_every_shape(monkeypatch, shape, prefix, tile_bytes):
+    inputs = doctor.example(TokenGrid(3, 4, (16, 16), prefix=2), 3, 8)
+    generator = torch.Generator().manual_seed(4)
+    bias = 3 * torch.randn(*shape, 14, generator=generator)
+    bias[..., [5, 9]] = -math.inf
+    biased = replace(inputs, bias=bias)
+    cut_finely(monkeypatch, tile_bytes, 3)
+    found = blocked.attention_stats(biased, ALL, prefix=prefix)
+    assert doctor.deviation(found, reference.attention_stats(biased, ALL, prefix=prefix)) < 1e-5
+
+
+def test_masks_of_a_finite_number_are_masks():
+    inputs = doctor.example(TokenGrid(3, 4, (16, 16), prefix=2), 3, 8)
+    bias = torch.zeros(1, 1, 14, 14)
+    bias[..., 5] = -math.inf
+    masked = blocked.attention_stats(replace(inputs, bias=bias), ALL)
+    bias[..., 5] = torch.finfo(torch.float32).min
+    for ours, theirs in zip(
+        blocked.attention_stats(replace(inputs, bias=bias), ALL), masked, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_nearly_equal_heads_under_keys_far_from_zero(monkeypatch):
+    # what all keys share cancels in every probability, and must not cost the digits that matter
+    inputs = doctor.example(TokenGrid(8, 8, (16, 16), prefix=1), 4, 16, spread=0.3)
+    shifted = replace(inputs, k=inputs.k + 1000.0)
+    truth = reference.attention_stats(shifted, ALL).kl
+    off = ~torch.eye(4, dtype=torch.bool)
+    assert truth[:, off].max() < 0.02
+    for tile_bytes in (1, 20_000, 1 << 30):
+        cut_finely(monkeypatch, tile_bytes, 4)
+        found = blocked.attention_stats(shifted, ALL).kl
+        assert ((found.double() - truth).abs() / truth)[:, off].max() < 1e-3
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_keys_are_centred_on_the_patches(transposed):
+    k = doctor.example(TokenGrid(3, 4, (16, 16), prefix=2), 3, 8).k.unflatten(0, (2, 1)) + 5.0
+    found = _tiles.centred_keys(k, 2, transposed=transposed)
+    assert found.shape == (3, 2, 8, 14)
+    assert found[..., 2:].mean(-1).abs().max() < 1e-6
+    apart = (found[1, 0].T - (k[0, 0, 1] - k[0, 0, 1, 2:].mean(0))).abs()
+    assert apart.max() < 1e-5
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation returned."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for x in torch.utils._pytree.tree_leaves(found):
+            if isinstance(x, torch.Tensor):
+                self.elements = max(self.elements, x.untyped_storage().nbytes() // 4)
+        return found
+
+
+def test_memory_grows_with_the_tokens_and_not_with_their_square(monkeypatch):
+    cut_finely(monkeypatch, 1 << 16, 4)
+    for side in (16, 32):
+        inputs = doctor.example(TokenGrid(side, side, (16, 16), prefix=1), 2, 4)
+        with Largest() as largest:
+            stats = blocked.attention_stats(inputs, ALL)
+        assert largest.elements <= max(inputs.k.numel(), blocked.TILE_BYTES // 4)
+        assert largest.elements < side**4 // 2  # half of one matrix over all pairs
+    truth = reference.attention_stats(inputs, ALL)
+    assert doctor.deviation(stats, truth) < 1e-5
+
+
+def test_gradients_are_not_recorded():
+    inputs = doctor.example(TokenGrid(3, 4, (16, 16), prefix=2), 3, 8)
+    grown = replace(inputs, q=inputs.q.requires_grad_())
+    assert not any(x.requires_grad for x in blocked.attention_stats(grown, ALL))
 
 
 @pytest.mark.parametrize("implementation", [reference, blocked])
@@ -218,3 +350,11 @@ def test_a_kernel_without_the_convention_is_refused():
         kernels.choose(MetricOptions(prefix="excluded"), "blocked")
     with pytest.raises(AttnprobeError, match="unknown kernel"):
         kernels.choose(MetricOptions(), "fast")
+
+
+@pytest.mark.parametrize("inputs", [None, doctor.example(TokenGrid(2, 2, (16, 16)), 2, 8)])
+def test_what_auto_chooses_on_a_processor(inputs):
+    assert kernels.choose(MetricOptions(), inputs=inputs) == "blocked"
+    assert kernels.choose(MetricOptions(prefix="included"), inputs=inputs) == "blocked"
+    assert kernels.choose(MetricOptions(prefix="excluded"), inputs=inputs) == "reference"
+    assert kernels.choose(MetricOptions(), "reference", inputs) == "reference"

@@ -1,0 +1,230 @@
+"""What the blocked kernel stands on: how a layer is cut, and keys, bias and gaps of each part.
+
+A tile is a set of images, of their windows and of query rows. Rows are cut only when one window
+of one image is too large for a tile: a matrix product over few rows spends its time on
+rearranging the keys.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attnprobe.tensors import AttentionInputs
+from attnprobe.types import TokenGrid
+
+MASKED = -1e30  # finite, so that 0 * MASKED is 0 and not NaN
+
+
+class Gaps(NamedTuple):
+    """Pair distances of a grid on demand, so that no matrix of all pairs is ever held.
+
+    Attributes:
+        y: Vertical centres in input pixels, fp32 [grid rows].
+        x: Horizontal centres in input pixels, fp32 [grid columns].
+    """
+
+    y: Tensor
+    x: Tensor
+
+    @staticmethod
+    def of(grid: TokenGrid, device: torch.device) -> "Gaps":
+        """Return the gaps between the patches of a grid."""
+        rows, cols = grid.extent
+        return Gaps(
+            (torch.arange(rows, dtype=torch.float32, device=device) + 0.5) * grid.patch[0],
+            (torch.arange(cols, dtype=torch.float32, device=device) + 0.5) * grid.patch[1],
+        )
+
+    def fill(self, out: Tensor, rows: slice) -> None:
+        """Write the distance of query patches `rows` to every key in place.
+
+        Args:
+            out: fp32 [..., rows, keys]; keys before the patches are prefix, at distance 0.
+            rows: Query patches, row-major.
+        """
+        tall, wide = len(self.y), len(self.x)
+        query = torch.arange(rows.start, rows.stop, device=out.device)
+        y = (self.y[query // wide, None] - self.y).square_()  # [rows, grid rows]
+        x = (self.x[query % wide, None] - self.x).square_()  # [rows, grid columns]
+        gap = (y.unsqueeze(2) + x.unsqueeze(1)).sqrt_()  # [rows, grid rows, grid columns]
+        prefix = out.shape[-1] - tall * wide
+        out[..., :prefix] = 0
+        out[..., prefix:] = gap.flatten(1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer made ready to be cut."""
+
+    q: Tensor  # [images, windows, heads, n, dim]: patch queries
+    k: Tensor  # [images, windows, heads, keys, dim]: all keys
+    bias: Tensor | None  # [1 | images, 1 | windows, 1 | heads, 1 | n, keys]
+    scale: float
+    first: int  # prefix keys left out of the rows
+    prefix: int  # prefix keys in all
+    gaps: Gaps | None  # None where no distance is wanted
+    want: frozenset[str]
+
+
+class Place(NamedTuple):
+    """Where a tile lies in its layer."""
+
+    images: slice
+    windows: slice
+    rows: slice
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Images, windows and rows of the tile."""
+        return (
+            self.images.stop - self.images.start,
+            self.windows.stop - self.windows.start,
+            self.rows.stop - self.rows.start,
+        )
+
+
+class Tile(NamedTuple):
+    """Memory of one tile, written anew for every tile of its shape.
+
+    The columns of `scores` beyond the heads start with the pair distances; those that round
+    their number up hold nothing of use.
+    """
+
+    scores: Tensor  # [columns, images, windows, rows, keys] fp32
+    weights: Tensor  # [heads, images, windows, rows, keys] fp32
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits of the heads, [heads, images, windows, rows, keys]."""
+        return self.scores[: self.weights.shape[0]]
+
+
+class Cuts(NamedTuple):
+    """Equal parts, a short last one apart, of a layer's images, windows and query rows."""
+
+    images: list[slice]
+    windows: list[slice]
+    rows: list[slice]
+
+
+def cut(images: int, windows: int, rows: int, *, most: int) -> Cuts:
+    """Cut a layer into tiles of at most `most` query rows (but one at the least).
+
+    >>> cut(8, 1, 196, most=400).images
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None), slice(6, 8, None)]
+    >>> len(cut(1, 1, 4096, most=64).rows)
+    64
+    """
+    whole = max(1, most // rows)  # windows that fit with all their rows
+    return Cuts(
+        images=_parts(images, max(1, whole // windows)),
+        windows=_parts(windows, min(windows, whole)),
+        rows=_parts(rows, max(1, min(rows, most))),
+    )
+
+
+def _parts(size: int, most: int) -> list[slice]:
+    count = -(-size // most)
+    step = -(-size // count)
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def rounded(heads: int) -> int:
+    """Return the heads rounded up to a width at which a narrow matrix product is fast.
+
+    Twelve columns take half as long again as sixteen, so that the surplus is free; it carries
+    the pair distances.
+    """
+    step = 4 if heads <= 8 else 16
+    return -(-heads // step) * step
+
+
+def centred_keys(k: Tensor, first: int, *, transposed: bool) -> Tensor:
+    """Return keys minus the mean of those from `first` on, fp32 and head by head.
+
+    Args:
+        k: [images, windows, heads, keys, dim].
+        first: Prefix keys that the mean leaves out.
+        transposed: Whether the keys shall lie dim by dim in memory, as a product that is cut
+            into many tiles reads them fastest.
+
+    Returns:
+        [heads, images x windows, dim, keys].
+    """
+    k = k.permute(2, 0, 1, 3, 4).flatten(1, 2)  # [heads, images x windows, keys, dim]
+    mean = k[:, :, first:].mean(2, keepdim=True, dtype=torch.float32)
+    centred = torch.empty(k.shape, dtype=torch.float32, device=k.device)
+    torch.sub(k, mean, out=centred)
+    swapped = centred.transpose(2, 3)
+    return swapped.contiguous() if transposed else swapped
+
+
+def bias_by_image(bias: Tensor, images: int, windows: int) -> Tensor:
+    """Return a bias with one axis for images and one for windows, either of which may be 1.
+
+    Args:
+        bias: [1 | windows | images x windows, 1 | heads, 1 | queries, keys].
+        images: Images of the batch.
+        windows: Windows of one image.
+    """
+    if len(bias) in (1, windows):  # the same for every image
+        return bias.unsqueeze(0)
+    return bias.unflatten(0, (images, windows))
+
+
+def bias_of(bias: Tensor, images: slice, windows: slice, rows: slice) -> Tensor:
+    """Return the part of `bias_by_image` that a tile adds to its logits."""
+    bias = bias[images] if len(bias) > 1 else bias
+    bias = bias[:, windows] if bias.shape[1] > 1 else bias
+    return bias[..., rows, :] if bias.shape[3] > 1 else bias
+
+
+def centred_bias(bias: Tensor, first: int) -> Tensor:
+    """Shift each bias row to a maximum of zero, fp32; masked pairs become finite.
+
+    Args:
+        bias: [..., queries, keys]; what is not above `MASKED`, such as -inf, masks a pair.
+        first: Prefix keys that the maximum leaves out.
+    """
+    bias = bias.float()
+    highest = bias[..., first:].amax(-1, keepdim=True)
+    highest = highest.clamp_(min=MASKED)  # a row may be masked entirely
+    return (bias - highest).clamp_(min=MASKED)
+
+
+def prepare(inputs: AttentionInputs, want: frozenset[str], prefix: str) -> Layer:
+    """Return a layer ready to be cut; see `attention_stats` for the arguments."""
+    grid, batch = inputs.grid, (inputs.images, inputs.windows)
+    bias = None if inputs.bias is None else bias_by_image(inputs.bias, *batch)
+    if bias is not None and bias.shape[3] > 1:
+        bias = bias[..., grid.prefix :, :]
+    return Layer(
+        q=inputs.q[:, :, grid.prefix :].unflatten(0, batch),
+        k=inputs.k.unflatten(0, batch),
+        bias=bias,
+        scale=inputs.scale,
+        first=grid.prefix if prefix == "renormalised" else 0,
+        prefix=grid.prefix,
+        gaps=Gaps.of(grid, inputs.k.device) if "distance" in want else None,
+        want=want,
+    )
+
+
+def width(layer: Layer) -> int:
+    """Return the columns of a tile of logits: heads, pair distances, a round number."""
+    heads = layer.q.shape[2]
+    least = heads + (layer.gaps is not None)
+    return max(least, rounded(heads)) if "kl" in layer.want else least
+
+
+def allocate(layer: Layer, shape: tuple[int, int, int]) -> Tile:
+    """Return the memory of tiles of `shape` images, windows and rows."""
+    heads, keys = layer.q.shape[2], layer.k.shape[3] - layer.first
+    scores, weights = (
+        torch.empty(columns, *shape, keys, dtype=torch.float32, device=layer.k.device)
+        for columns in (width(layer), heads)
+    )
+    scores[heads:].zero_()
+    return Tile(scores, weights)
