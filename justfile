@@ -24,6 +24,6 @@ golden:
     python -m tests.golden_plots
 
 bench *ARGS:
-    python benchmarks/bench_analyze.py {{ARGS}}
+    python benchmarks/run.py {{ARGS}}
 
 all: lint types layers test

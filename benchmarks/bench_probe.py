@@ -10,12 +10,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import click
 import timm
 import torch
-from bench_analyze import append, commit, processor
+from _common import Settings
+from _rows import append, quartiles, row
 from timm.optim import create_optimizer_v2
 
 from attnprobe import AttentionProbe
@@ -65,28 +65,15 @@ def main(
         update()
         probe(next(steps))
         pairs = [(seconds(update), seconds(lambda: probe(next(steps)))) for _ in range(rounds)]
-    costs = sorted(probe / (every * update) for update, probe in pairs)
-    low, middle, high = statistics.quantiles(costs, n=4)
+    costs = quartiles([probe / (every * update) for update, probe in pairs])
     taken = statistics.median(update for update, _ in pairs)
     shown = f"probe of {PROBED} every {every} updates, {precision}"
+    low, middle, high = (costs[name] for name in ("q1", "ratio", "q3"))
     print(f"{model} {img_size}: {shown}: {middle:.4f} [{low:.4f}, {high:.4f}] of the training")
-    row = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "model": f"{model}@{img_size}",
-        "images": PROBED,
-        "batch": batch,
-        "rounds": rounds,
-        "provider": shown,
-        "seconds": round(taken, 4),
-        "ratio": round(middle, 5),
-        "ratio_q1": round(low, 5),
-        "ratio_q3": round(high, 5),
-    }
-    append([row])
+    about = {"section": "probe", "case": f"{model}@{img_size}", "provider": shown}
+    facts = {"images": PROBED, "batch": batch, "rounds": rounds, "quantity": "one update"}
+    settings = Settings(device=device, precision=precision)
+    append([row(settings, **about, **facts, value=taken, unit="s", **costs)])
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import timm
 import torch
-from bench_analyze import append, commit, processor
+from _common import Settings
+from _rows import append, quartiles, row
 from official_parity import FOLDER, PROGRESS, Case, cases, draw, exported, official_loss
 from timm.optim import create_optimizer_v2
 from torch import nn
@@ -93,33 +93,20 @@ def measure(
 def rows(case: Case, told: str, seconds: dict[str, list[float]]) -> list[dict[str, object]]:
     """Print and return one row a side."""
     found = []
+    settings = Settings(device=told.split()[0], precision=told.split()[1].rstrip(","))
     for name, taken in seconds.items():
-        ratios = sorted(a / b for a, b in zip(taken, seconds["official"], strict=True))
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        ratios = quartiles([a / b for a, b in zip(taken, seconds["official"], strict=True)])
+        low, middle, high = (ratios[key] for key in ("q1", "ratio", "q3"))
         median = statistics.median(taken)
         print(
             f"{case.name:32s} {told} {name:10s} {case.batch / median:8.2f} images/s  "
             f"x{middle:.3f} [{low:.3f}, {high:.3f}] of the official step's time",
             flush=True,
         )
-        on_card = torch.cuda.is_available() and told.startswith("cuda")
-        row = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "commit": commit(),
-            "device": torch.cuda.get_device_name() if on_card else processor(),
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "model": case.architecture,
-            "images": case.batch,
-            "batch": case.batch,
-            "rounds": len(taken),
-            "provider": f"{case.objective} step {told}: {name}",
-            "seconds": round(median, 4),
-            "ratio": round(middle, 4),
-            "ratio_q1": round(low, 4),
-            "ratio_q3": round(high, 4),
-        }
-        found.append(row)
+        about = {"section": "step", "case": case.architecture, "quantity": "one update"}
+        facts = {"images": case.batch, "batch": case.batch, "rounds": len(taken)}
+        facts |= {"provider": f"{case.objective} step {told}: {name}", "value": median, "unit": "s"}
+        found.append(row(settings, **about, **facts, **ratios))
     return found
 
 
