@@ -4,41 +4,37 @@ Layers report while the forward pass runs, are reduced to per-image numbers at o
 numbers become tables with intervals at the end.
 """
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
-from attnprobe import checkpoints, kernels, tabulate
-from attnprobe.capture import capture
+from attnprobe import checkpoints, precision, tabulate
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.checkpoints.wrapping import wrap
 from attnprobe.errors import ImagesError
-from attnprobe.images import ImageSet, evenly_spaced, open_images
-from attnprobe.mapmaking import MapMaker
+from attnprobe.images import ImageSet, combined_hash, evenly_spaced
+from attnprobe.images import open_images as open_set
+from attnprobe.mapmaking import MapMaker, arrays_of_maps
 from attnprobe.measuring import Measurement
+from attnprobe.passes import Passes, batch_size, decoders
+from attnprobe.precision import Precision
+from attnprobe.processes import World
+from attnprobe.readout import Readout, kernel_names
 from attnprobe.results import Result
-from attnprobe.settings import (
-    AnalysisConfig,
-    configure,
-    pick_device,
-    precision_of,
-    without_cka_of_few,
-)
-from attnprobe.tensors import AttentionInputs
+from attnprobe.settings import AnalysisConfig, configure, pick_device, without_cka_of_few
+from attnprobe.survey import Progress, Survey
 from attnprobe.types import Provenance
-
-Progress = Callable[[int, int], None]
 
 
 def analyze(
@@ -55,8 +51,8 @@ def analyze(
 
     Args:
         model: A loaded model, a timm-style module, or anything `load` takes.
-        images: Anything `open_images` takes, or a preprocessed tensor [n, 3, h, w].
-        metrics: Names of the metrics; all of `attnprobe list metrics` by default.
+        images: Anything `open_set` takes, or a preprocessed tensor [n, 3, h, w].
+        metrics: Names of the metrics; the default ones of `attnprobe list metrics`.
         config: How to measure.
         progress: Called with images done and images in all after every batch.
         command: What to record as the command.
@@ -76,33 +72,78 @@ def analyze(
         12
     """
     config = configure(config or AnalysisConfig(), metrics, changes)
+    result = analyze_together(
+        model, images, World(), config=config, progress=progress, command=command
+    )
+    return cast("Result", result)  # alone, this process is the main one
+
+
+def analyze_together(
+    model: LoadedModel | nn.Module | str | Path,
+    images: Any,
+    world: World,
+    *,
+    config: AnalysisConfig,
+    progress: Progress | None = None,
+    command: str = "python",
+    state: Path | None = None,
+    resume: bool = False,
+) -> Result | None:
+    """Measure a model in several processes, each on its share of the images.
+
+    All of them must call this with the same arguments.
+
+    Args:
+        model: As for `analyze`.
+        images: As for `analyze`.
+        world: The processes, from `processes.joined()`.
+        config: How to measure.
+        progress: Called with images done and images in all of this process.
+        command: What to record as the command.
+        state: A folder in which every batch is kept until the caller removes it, so that an
+            interrupted measurement can be resumed; None to keep nothing.
+        resume: Go on from what `state` holds.
+
+    Returns:
+        The result in the main process; None in the others.
+
+    Raises:
+        AttnprobeError: The model, the images, the options or the state cannot be used, or
+            another process has ended.
+    """
     started = time.perf_counter()
     loaded = _loaded(model)
-    device, dtype = pick_device(config.device), precision_of(config.precision)
-    source = open_images(images, spec=loaded.spec, limit=config.limit)
+    device = pick_device(config.device)
+    precision.checked(config.precision, device)
+    source = open_set(images, spec=loaded.spec, limit=config.limit)
     config = without_cka_of_few(config, source.count)
-    held = next(loaded.module.parameters()).dtype
-    maker = _map_maker(loaded, source, config)
     with _ready(loaded.module, device):
-        measured = _measure(
-            loaded.module, source, config, dtype=dtype, progress=progress, maker=maker
-        )
+        survey = _survey(loaded, source, config, world)
+        survey.folder, survey.resume = state, resume
+        part = survey.run(progress, workers=decoders(config.workers, device, _cores()))
+        held = survey.passes.held
+    if part is None:
+        return None
+    used = [source.ids[number] for number in part.numbers.tolist()]
     provenance = Provenance(
         weights_sha256=loaded.spec.sha256,
-        images_sha256=source.sha256,
-        images=len(measured.ids),
-        skipped=tuple(source.skipped),
+        images_sha256=combined_hash(used, (row.tobytes() for row in part.digests)),
+        images=len(used),
+        skipped=tuple(part.skipped[number] for number in sorted(part.skipped)),
         transform=dict(source.transform),
         versions=dict(versions_used()),
         device=device_name(device),
-        precision=str(dtype or held).removeprefix("torch."),
-        kernel=kernels.choose(config.options, config.kernel),
+        precision=survey.passes.precision.title(held),
+        deviation=survey.deviation,
+        kernel=kernel_names(part.kernels),
+        processes=world.count,
         seed=config.seed,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - started, 3),
     )
-    return tabulated(loaded, measured, config, provenance, maker.arrays())
+    readout = Readout(survey.passes.measurement.metrics, config.options, part)
+    return tabulated(loaded, readout, used, config, provenance)
 
 
 @contextmanager
@@ -119,38 +160,17 @@ def _ready(module: nn.Module, device: torch.device) -> Iterator[None]:
             part.training = True
 
 
-def _measure(
-    module: nn.Module,
-    source: ImageSet,
-    config: AnalysisConfig,
-    *,
-    dtype: torch.dtype | None,
-    progress: Progress | None,
-    maker: MapMaker,
-) -> Measurement:
-    """Run the forward passes; the layers report while they run."""
-    device, held = next(module.parameters()).device, next(module.parameters()).dtype
-    measured = Measurement.start(config.metrics, config.options, kernel=config.kernel)
-    batch_size = config.batch_size or (8 if device.type == "cpu" else 64)
-
-    def on_attention(inputs: AttentionInputs) -> None:
-        measured.on_attention(inputs)
-        maker.on_attention(inputs)
-
-    with (
-        torch.inference_mode(),
-        capture(module, on_attention, measured.on_features) as taps,
-        torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None),
-    ):
-        for batch in source.batches(batch_size, workers=config.workers):
-            maker.begin_batch(batch.ids, batch.x)
-            module(batch.x.to(device, held))
-            measured.end_batch(batch.ids, taps.layers)
-            if progress:
-                progress(len(measured.ids) + len(source.skipped), source.count)
-    if not measured.ids:
-        raise ImagesError("no image could be read", "give a folder with JPEG or PNG images")
-    return measured
+def _survey(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig, world: World) -> Survey:
+    measurement = Measurement.start(config.metrics, config.options, kernel=config.kernel)
+    device = next(loaded.module.parameters()).device
+    passes = Passes(
+        loaded.module,
+        measurement,
+        _map_maker(loaded, source, config),
+        Precision("fp32"),
+        batch_size(config.batch_size, loaded.spec.input_size, device),
+    )
+    return Survey(passes, source, config, loaded.spec.sha256, world)
 
 
 def _map_maker(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig) -> MapMaker:
@@ -167,29 +187,30 @@ def _map_maker(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig) ->
 
 def tabulated(
     loaded: LoadedModel,
-    measured: Measurement,
+    readout: Readout,
+    ids: Sequence[str],
     config: AnalysisConfig,
     provenance: Provenance,
-    taken: dict[str, np.ndarray],
 ) -> Result:
     """Return what was measured as tables with intervals, and the maps that were taken."""
     import pandas as pd
 
-    values = measured.values()
+    values = readout.values()
     uniform = {item.metric: item.uniform for item in values}
     bootstrap = tabulate.Bootstrap(config.resamples, config.seed)
+    taken = arrays_of_maps(readout.part)
     return Result(
         name=loaded.spec.name,
         config=config.flat(),
         provenance=provenance,
         model=model_card(loaded),
         layers=tabulate.layers_table(
-            measured.layers, uniform=uniform, maximum=measured.distance_maximum()
+            list(readout.layers), uniform=uniform, maximum=readout.distance_maximum()
         ),
-        images=pd.DataFrame({"image": range(len(measured.ids)), "id": measured.ids}),
+        images=pd.DataFrame({"image": range(len(ids)), "id": list(ids)}),
         tables=tabulate.tables(values, bootstrap),
         samples={item.metric: tabulate.samples_table(item) for item in values if item.per_image},
-        arrays=measured.arrays() | ({"maps": taken} if taken else {}),
+        arrays=readout.arrays() | ({"maps": taken} if taken else {}),
     )
 
 
@@ -208,6 +229,12 @@ def _loaded(model: LoadedModel | nn.Module | str | Path) -> LoadedModel:
     if isinstance(model, nn.Module):
         return wrap(model)
     return checkpoints.load(model)
+
+
+def _cores() -> int:
+    """Return the cores that this process may use."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:

@@ -99,9 +99,7 @@ class _Observe(TorchFunctionMode):
         super().__init__()
         self.watcher = watcher
 
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, _: Any, args: tuple = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         self.watcher.saw(func, args, kwargs or {}, output)
         return output
@@ -122,8 +120,7 @@ class _Watcher:
         self.model, self.sites, self.taps = model, sites, taps
         self.on_attention, self.on_features = on_attention, on_features
         self.inside: Site | None = None
-        self.pooling = False
-        self.open_blocks = 0
+        self.pooling, self.open_blocks = False, 0
         self.calls: list[Call] = []
         self.reported: dict[str, LayerInfo] = {}
         self.image: tuple[int, int, int] | None = None
@@ -132,6 +129,7 @@ class _Watcher:
         """Register every hook, one by one, so that the caller can undo a partial set."""
         entry = getattr(self.model, "patch_embed", self.model)
         yield entry.register_forward_pre_hook(self._begin)
+        yield self.model.register_forward_hook(self._ended, always_call=True)
         for site in self.sites:
             yield site.module.register_forward_pre_hook(self._enter(site), with_kwargs=True)
             yield site.module.register_forward_hook(self._leave(site), with_kwargs=True)
@@ -173,7 +171,7 @@ class _Watcher:
         self.verify()
         self.inside, self.pooling, self.open_blocks = None, False, 0
         images = args[0]
-        if not isinstance(images, Tensor) or images.ndim != 4:
+        if not (isinstance(images, Tensor) and images.ndim == 4):
             raise CaptureError(
                 f"{type(module).__name__} was not given images [n, 3, h, w]",
                 "call the model with one batch of images",
@@ -182,16 +180,19 @@ class _Watcher:
         self.reported = {}
         self.taps.layers.clear()
 
+    def _ended(self, *call: object) -> None:
+        """Forget a pass that an exception ended, so that the next one can begin."""
+        if call[-1] is None:
+            self.image, self.open_blocks = None, 0
+
     def _enter(self, site: Site) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            del module, args, kwargs
+        def hook(*_: object) -> None:
             self.inside, self.calls = site, []
 
         return hook
 
     def _leave(self, site: Site) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            del output
+        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], _output: Any) -> None:
             calls, self.inside, self.calls = self.calls, None, []
             if len(calls) > 1 or site.name in self.reported:
                 raise CaptureError(
@@ -233,8 +234,7 @@ class _Watcher:
         self.open_blocks += 1
 
     def _block_done(self, site: Site) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Any) -> None:
-            del module, args
+        def hook(_module: nn.Module, _args: tuple, output: Any) -> None:
             self.open_blocks -= 1
             x = output[0] if isinstance(output, tuple) else output
             layer = self.reported.get(site.name)

@@ -19,15 +19,21 @@ def comparable(a: Result, b: Result) -> bool:
 
 
 def joint_samples(a: Result, b: Result) -> np.ndarray:
-    """Return HSIC pseudo-values over the layers of a, then of b, [images, layers, layers]."""
+    """Return HSIC pseudo-values over the layers of a, then of b, [images, layers, layers].
+
+    Images of a mini-batch that is too small for them get the mean of the others.
+    """
     sides = [_parts(result) for result in (a, b)]
     found, start = [], 0
     for size in sides[0][1]:
         stop = start + size * (size - 1) // 2
         triangles = np.concatenate([values[:, start:stop] for values, _ in sides])
-        found.append(hsic.pseudo_values(hsic.squares(triangles, size)))
+        if size >= hsic.SMALLEST:
+            found.append(hsic.pseudo_values(hsic.squares(triangles, size)))
         start = stop
-    return np.concatenate(found)
+    samples = np.concatenate(found)
+    silent = sum(size for size in sides[0][1] if size < hsic.SMALLEST)
+    return np.concatenate([samples, np.repeat(samples.mean(0)[None], silent, axis=0)])
 
 
 def _parts(result: Result) -> tuple[np.ndarray, list[int]]:

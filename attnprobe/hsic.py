@@ -7,6 +7,8 @@ are averaged (Nguyen et al. 2021, eq. 3), which pseudo-values do by standing sid
 
 import numpy as np
 
+SMALLEST = 5  # images in a mini-batch: HSIC1 needs 4, leaving one out needs one more
+
 
 def pseudo_values(gram: np.ndarray) -> np.ndarray:
     """Return the HSIC pseudo-values of one mini-batch, float64 [n, layers, layers].

@@ -9,6 +9,7 @@ from attnprobe.analysis import model_card
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.kernels.blocked import TILE_BYTES
+from attnprobe.passes import batch_size
 from attnprobe.tensors import AttentionInputs, Features
 from attnprobe.types import LayerInfo
 
@@ -17,10 +18,14 @@ MIB = 2**20
 LIVE_CHANNELS = 11
 
 
-def describe(loaded: LoadedModel, *, batch: int = 8) -> dict[str, Any]:
+def describe(loaded: LoadedModel, *, batch: int = 0) -> dict[str, Any]:
     """Return the model card, one row a layer, and a memory estimate in MiB.
 
     One blank image goes through the model, so what is reported is what really runs.
+
+    Args:
+        loaded: The model.
+        batch: Images of a pass; 0 for what `analyze` would choose.
     """
     sizes: list[int] = []
 
@@ -33,6 +38,7 @@ def describe(loaded: LoadedModel, *, batch: int = 8) -> dict[str, Any]:
         largest.append((inputs.q[0].numel() + inputs.k[0].numel()) * 4 * inputs.windows)
 
     device = next(loaded.module.parameters()).device
+    batch = batch_size(batch, loaded.spec.input_size, device)
     blank = torch.zeros(1, *loaded.spec.input_size, device=device)
     with torch.inference_mode(), capture(loaded.module, keep_inputs, keep_size) as taps:
         loaded.module(blank)

@@ -11,22 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnprobe import maps
+from attnprobe.images import ImageBatch
 from attnprobe.kernels import reference
+from attnprobe.parts import SEPARATOR, Arrays, Part
 from attnprobe.tensors import AttentionInputs
 from attnprobe.types import TokenGrid
 
 CHUNK_BYTES = 64 << 20  # probabilities in memory at once
 QUALITY = 85
-
-
-@dataclass
-class _Sums:
-    """One layer's maps so far: rows of each image, and sums over images."""
-
-    grid: TokenGrid
-    rows: list[np.ndarray] = field(default_factory=list)
-    place: np.ndarray | float = 0.0
-    offset: np.ndarray | float = 0.0
+KINDS = ("rows", "place", "offset")
 
 
 @dataclass
@@ -34,80 +27,92 @@ class MapMaker:
     """Takes the maps of chosen images out of the batches that pass by.
 
     Attributes:
-        positions: Chosen images by their number among the images read.
+        numbers: Chosen images by number among the candidates.
         ids: Images chosen by id.
         mean: Per-channel mean that preprocessing subtracted.
         std: Per-channel standard deviation that it divided by.
     """
 
-    positions: frozenset[int]
+    numbers: frozenset[int]
     ids: frozenset[str]
     mean: Sequence[float]
     std: Sequence[float]
-    _seen: int = 0
-    _chosen: list[int] = field(default_factory=list)
-    _index: list[int] = field(default_factory=list)
-    _files: list[bytes] = field(default_factory=list)
-    _layers: dict[int, _Sums] = field(default_factory=dict)
+    _chosen: dict[int, int] = field(default_factory=dict)  # place in the batch: number
+    _taken: dict[int, Arrays] = field(default_factory=dict)
 
-    def begin_batch(self, ids: Sequence[str], images: Tensor) -> None:
-        """Note which images of the coming batch are chosen, and keep their pixels.
-
-        Args:
-            ids: One id an image.
-            images: Preprocessed images, [n, 3, height, width].
-        """
-        self._chosen = [
+    def begin_batch(self, batch: ImageBatch) -> None:
+        """Note which images of the coming batch are chosen, and keep their pixels."""
+        self._taken = {}
+        chosen = {
             at
-            for at, name in enumerate(ids)
-            if name in self.ids or self._seen + at in self.positions
-        ]
-        for at in self._chosen:
-            self._index.append(self._seen + at)
-            self._files.append(self._jpeg(images[at]))
-        self._seen += len(ids)
+            for at, (name, number) in enumerate(zip(batch.ids, batch.numbers, strict=True))
+            if name in self.ids or number in self.numbers
+        }
+        for lost in sorted(self.numbers & set(batch.skipped)):  # the next one stands in for it
+            free = (at for at, n in enumerate(batch.numbers) if n > lost and at not in chosen)
+            chosen |= {at for at in [next(free, None)] if at is not None}
+        self._chosen = {at: batch.numbers[at] for at in sorted(chosen)}
+        if self._chosen:
+            images = batch.x
+            for at, number in self._chosen.items():
+                self._taken[number] = {"image": self._jpeg(images[at])}
 
     def on_attention(self, inputs: AttentionInputs) -> None:
         """Take the maps of the chosen images of one layer."""
         grid = inputs.layer.grid
-        if grid is None or not self._chosen:
+        if grid is None:
             return
-        sums = self._layers.setdefault(inputs.layer.index, _Sums(grid))
-        for at in self._chosen:
+        for at, number in self._chosen.items():
             parts = [_maps_of(weights, grid) for weights in _weights(inputs, at, grid)]
-            rows, place, offset = (np.concatenate(part) for part in zip(*parts, strict=True))
-            sums.rows.append(rows)
-            sums.place = sums.place + place
-            sums.offset = sums.offset + offset
+            held = (np.concatenate(part) for part in zip(*parts, strict=True))
+            for kind, array in zip(KINDS, held, strict=True):
+                self._taken[number][f"{kind}{SEPARATOR}{inputs.layer.index}"] = array
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays `maps` of a result; empty when no layer has a place for its tokens."""
-        count = len(self._files)
-        if not count or list(self._layers) != list(range(len(self._layers))):
-            return {}
-        layers = [
-            maps.LayerMaps(
-                maps.pool_of(sums.grid),
-                maps.chosen_queries(sums.grid).astype(np.int32),
-                np.stack(sums.rows),
-                (sums.place / count).astype(np.float16),  # type: ignore[union-attr]
-                (sums.offset / count).astype(np.float32),  # type: ignore[union-attr]
-            )
-            for sums in self._layers.values()
-        ]
-        return maps.join(layers) | {
-            "images": np.frombuffer(b"".join(self._files), dtype=np.uint8),
-            "edges": np.cumsum([0, *map(len, self._files)]),
-            "index": np.array(self._index),
-        }
+    def take(self) -> dict[int, Arrays]:
+        """Return the maps of the pass that just ended, by number of the image."""
+        taken, self._taken, self._chosen = self._taken, {}, {}
+        return taken
 
-    def _jpeg(self, image: Tensor) -> bytes:
+    def _jpeg(self, image: Tensor) -> np.ndarray:
         pixels = image.detach().cpu().float() * torch.tensor(self.std)[:, None, None]
         pixels = (pixels + torch.tensor(self.mean)[:, None, None]).clamp(0, 1)
         file = io.BytesIO()
         array = (pixels * 255).round().byte().permute(1, 2, 0).numpy()  # [height, width, 3]
         Image.fromarray(array).save(file, "JPEG", quality=QUALITY)
-        return file.getvalue()
+        return np.frombuffer(file.getvalue(), dtype=np.uint8)
+
+
+def arrays_of_maps(part: Part) -> Arrays:
+    """Return the arrays `maps` of a result; empty when some layer has no place for its tokens."""
+    numbers = [number for number in sorted(part.maps) if number in part.seen]
+    if not numbers or any(layer.grid is None for layer in part.layers):
+        return {}
+    taken = [part.maps[number] for number in numbers]
+    layers = [
+        _layer_maps(
+            layer.grid, [[held[f"{k}{SEPARATOR}{layer.index}"] for k in KINDS] for held in taken]
+        )
+        for layer in part.layers
+        if layer.grid
+    ]
+    files = [held["image"] for held in taken]
+    return maps.join(layers) | {
+        "images": np.concatenate(files),
+        "edges": np.cumsum([0, *map(len, files)]),
+        "index": np.searchsorted(part.numbers, numbers),
+    }
+
+
+def _layer_maps(grid: TokenGrid, images: list[list[np.ndarray]]) -> maps.LayerMaps:
+    """Return one layer's maps: rows of each image, and means over images of the rest."""
+    rows, place, offset = zip(*images, strict=True)
+    return maps.LayerMaps(
+        maps.pool_of(grid),
+        maps.chosen_queries(grid).astype(np.int32),
+        np.stack(rows),
+        np.stack(place).mean(0).astype(np.float16),
+        np.stack(offset).mean(0).astype(np.float32),
+    )
 
 
 def _weights(inputs: AttentionInputs, at: int, grid: TokenGrid) -> Iterator[Tensor]:

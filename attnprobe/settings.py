@@ -9,10 +9,10 @@ import torch
 
 from attnprobe import metrics
 from attnprobe.errors import AttnprobeError
-from attnprobe.metrics.cka import SMALLEST
+from attnprobe.hsic import SMALLEST
+from attnprobe.processes import local_rank
 from attnprobe.types import MetricOptions
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FEWEST_RESAMPLES = 100
 
 
@@ -26,11 +26,11 @@ class AnalysisConfig:
         batch_size: Images in one forward pass; 0 chooses by device.
         limit: Largest number of images, evenly spaced over the set; None for all.
         device: auto, cpu, cuda, cuda:1, ...
-        precision: auto, fp32, bf16 or fp16 for the forward pass; measuring is always fp32.
-        kernel: auto, blocked or reference.
+        precision: auto, fp32, tf32, bf16 or fp16 for the forward pass; measuring is always fp32.
+        kernel: auto, fused, blocked or reference.
         resamples: Bootstrap draws.
         seed: Seed of the bootstrap.
-        workers: Processes that decode images.
+        workers: Processes that decode images; -1 chooses by device.
         maps: Images of which attention maps are kept, evenly spaced over the set.
         map_images: Images of which maps are kept, by id, beside those.
     """
@@ -44,7 +44,7 @@ class AnalysisConfig:
     kernel: str = "auto"
     resamples: int = 2000
     seed: int = 0
-    workers: int = 0
+    workers: int = -1
     maps: int = 0
     map_images: tuple[str, ...] = ()
 
@@ -98,7 +98,9 @@ def pick_device(name: str) -> torch.device:
         AttnprobeError: The device does not exist or cannot be used.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available():  # one a process
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()
@@ -108,17 +110,3 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} cannot be used: {reason}", "choose cpu, cuda, or auto"
         ) from error
     return device
-
-
-def precision_of(name: str) -> torch.dtype | None:
-    """Return the type of the forward pass, or None to run it as the weights are.
-
-    Raises:
-        AttnprobeError: The precision is unknown.
-    """
-    name = "fp32" if name == "auto" else name
-    if name not in PRECISIONS:
-        raise AttnprobeError(
-            f"unknown precision {name!r}", f"choose one of: auto, {', '.join(PRECISIONS)}"
-        )
-    return PRECISIONS[name]

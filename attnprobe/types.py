@@ -1,8 +1,4 @@
-"""Torch-free nouns shared by every layer of attnprobe.
-
-Nothing here imports torch, timm or pandas, so that results can be read, compared and
-reported in a process that has none of them.
-"""
+"""Torch-free nouns shared by every layer, so that results can be read without torch."""
 
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -228,6 +224,8 @@ class Provenance:
         versions: Package versions (attnprobe, torch, timm, python, ...).
         device: Device name.
         precision: Floating-point type of the forward pass.
+        deviation: Largest relative difference from fp32 on the first images, by metric.
+        processes: Processes that shared the measurement.
         kernel: Kernel implementation that measured the attention.
         seed: Seed of the bootstrap and of any sampling.
         command: The command line or "python".
@@ -243,6 +241,8 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     precision: str = "fp32"
+    deviation: dict[str, float] = field(default_factory=dict)
+    processes: int = 1
     kernel: str = "blocked"
     seed: int = 0
     command: str = "python"

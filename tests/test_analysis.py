@@ -12,8 +12,10 @@ from torch import nn
 import attnprobe
 from attnprobe import Result, tabulate
 from attnprobe.errors import AttnprobeError
+from attnprobe.gathering import Gathered
 from attnprobe.measuring import Measurement, check_options
 from attnprobe.metrics import Metric
+from attnprobe.readout import Readout
 from attnprobe.types import MetricOptions
 from tests.test_capture import build, own_softmax
 
@@ -220,8 +222,11 @@ def test_a_metric_over_weights_needs_no_kernel(model, images, monkeypatch):
     measured = Measurement((peak,), MetricOptions())
     with torch.no_grad(), attnprobe.capture(model, measured.on_attention, lambda _: None) as taps:
         model(images)
-    measured.end_batch(tuple(map(str, range(12))), taps.layers)
-    table = tabulate.tables(measured.values(), tabulate.Bootstrap(200))["peak"]
+    gathered = Gathered((peak,), MetricOptions(), 12)
+    blank = np.zeros((12, 32), np.uint8)
+    gathered.add_batch(measured.take(taps.layers), range(12), blank, {})
+    values = Readout((peak,), MetricOptions(), gathered.finish()).values()
+    table = tabulate.tables(values, tabulate.Bootstrap(200))["peak"]
     assert len(table) == 12
     assert table["value"].between(0.01, 1).all()
 

@@ -74,7 +74,7 @@ def test_a_run_repeats_from_its_config(run_folder, tmp_path, checkpoint):
 
 def test_dry_run_writes_nothing(checkpoint, tmp_path):
     done = attnprobe("analyze", checkpoint, "--dry-run", cwd=tmp_path)
-    assert "memory at batch 8" in done.stdout
+    assert "memory at batch 64" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from attnprobe import doctor, metrics, statistics
 from attnprobe.errors import AttnprobeError
+from attnprobe.gathering import Gathered
 from attnprobe.hsic import hsic
 from attnprobe.kernels import blocked
+from attnprobe.measuring import Measurement
 from attnprobe.metrics import cka as cka_module
-from attnprobe.metrics.cka import CkaAccumulator, biased_hsic, grams
+from attnprobe.metrics.cka import biased_hsic, grams
 from attnprobe.metrics.distance import scale, uniform
+from attnprobe.readout import group_samples
 from attnprobe.tensors import AttentionStats, Features
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
@@ -28,13 +31,18 @@ def layer_at(index):
 
 
 def feed(x, batch, **options):
-    """Run features [layers, n, channels] through the accumulator as single-token blocks."""
-    accumulator = CkaAccumulator(MetricOptions(**options))
+    """Return CKA samples of features [layers, n, channels], given as single-token blocks."""
+    measured = Measurement.start(("cka",), MetricOptions(**options), "auto")
+    gathered = Gathered(measured.metrics, measured.options, x.shape[1])
     for start in range(0, x.shape[1], batch):
         for index, layer in enumerate(x[:, start : start + batch]):
             tokens = torch.cat([torch.zeros_like(layer)[:, None], layer[:, None]], 1)
-            accumulator.update(Features(layer_at(index), len(layer), tokens))
-    return accumulator
+            measured.on_features(Features(layer_at(index), len(layer), tokens))
+        layers = [layer_at(index) for index in range(len(x))]
+        numbers = range(start, min(start + batch, x.shape[1]))
+        blank = np.zeros((len(numbers), 32), np.uint8)
+        gathered.add_batch(measured.take(layers), numbers, blank, {})
+    return group_samples(measured.metrics[0], gathered.finish())
 
 
 def hsic1(k, m):
@@ -80,7 +88,7 @@ def oracle_cka():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 20, 5, generator=generator).double()
     x[2] = x[0] @ torch.linalg.qr(torch.randn(5, 5, generator=generator).double())[0] * 7
-    value = statistics.cka(feed(x, 20).samples().mean(0))
+    value = statistics.cka(feed(x, 20).mean(0))
     k = [(layer @ layer.T).numpy() for layer in x]
     expected = hsic1(k[0], k[1]) / math.sqrt(hsic1(k[0], k[0]) * hsic1(k[1], k[1]))
     assert value[0, 1] == pytest.approx(expected, rel=1e-6)
@@ -161,14 +169,13 @@ def test_biased_hsic_is_the_centred_product():
 @pytest.mark.parametrize("width", [16, 768, 4096])
 def test_noise_is_unlike_noise_whatever_the_width(width):
     x = torch.randn(2, 192, width, generator=torch.Generator().manual_seed(5))
-    assert abs(statistics.cka(feed(x, 50).samples().mean(0))[0, 1]) < 0.1
+    assert abs(statistics.cka(feed(x, 50).mean(0))[0, 1]) < 0.1
 
 
 def test_biased_cka_of_noise_is_large_and_warned_about():
     x = torch.randn(2, 64, 768, generator=torch.Generator().manual_seed(6))
-    accumulator = feed(x, 64, cka_estimator="biased")
     with pytest.warns(UserWarning, match="outnumber"):
-        value = statistics.cka(accumulator.samples().mean(0))
+        value = statistics.cka(feed(x, 64, cka_estimator="biased").mean(0))
     assert value[0, 1] > 0.9
 
 
@@ -176,29 +183,30 @@ def test_biased_cka_of_noise_is_large_and_warned_about():
 @given(images=st.integers(5, 60), batch=st.integers(1, 70), mini=st.integers(10, 40))
 def test_no_image_is_dropped_and_batches_do_not_matter(images, batch, mini):
     x = torch.randn(2, images, 6, generator=torch.Generator().manual_seed(images))
-    samples = feed(x, batch, cka_batch=mini).samples()
+    samples = feed(x, batch, cka_batch=mini)
     assert len(samples) == images
-    np.testing.assert_allclose(samples, feed(x, images, cka_batch=mini).samples(), rtol=1e-9)
+    np.testing.assert_allclose(samples, feed(x, images, cka_batch=mini), rtol=1e-9)
 
 
-def test_merging_two_devices_keeps_every_image():
-    x = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(8))
-    left, right = feed(x[:, :23], 4, cka_batch=10), feed(x[:, 23:], 4, cka_batch=10)
-    left.merge(right)
-    assert left.samples().shape == (40, 2, 2)
+def test_tiles_of_channels_add_up(monkeypatch):
+    x = torch.randn(2, 9, 50, generator=torch.Generator().manual_seed(8))
+    whole = grams([*x])
+    monkeypatch.setattr(cka_module, "TILE", 7)
+    torch.testing.assert_close(grams([*x]), whole, rtol=1e-10, atol=1e-10)
 
 
 def test_cka_needs_five_images():
     with pytest.raises(AttnprobeError, match="at least 5"):
-        feed(torch.randn(1, 4, 3), 4).samples()
+        feed(torch.randn(1, 4, 3), 4)
 
 
 def test_token_modes():
     x = torch.arange(24.0).view(1, 4, 6)
     features = Features(LayerInfo(0, "b", 1, 6, TokenGrid(1, 3, (1, 1), 1, names=("cls",))), 1, x)
-    torch.testing.assert_close(cka_module.pool(features, "mean"), x[:, 1:].mean(1))
-    torch.testing.assert_close(cka_module.pool(features, "cls"), x[:, 0])
-    assert cka_module.pool(features, "flat").shape == (1, 24)
+    mean, cls, flat = (MetricOptions(cka_tokens=name) for name in ("mean", "cls", "flat"))
+    torch.testing.assert_close(cka_module.pool(features, mean), x[:, 1:].mean(1))
+    torch.testing.assert_close(cka_module.pool(features, cls), x[:, 0])
+    assert cka_module.pool(features, flat).shape == (1, 24)
     bare = Features(LayerInfo(0, "b", 1, 6, TokenGrid(1, 4, (1, 1))), 1, x)
     with pytest.raises(AttnprobeError, match="cls"):
-        cka_module.pool(bare, "cls")
+        cka_module.pool(bare, cls)

@@ -51,7 +51,9 @@ def tensors_digest(module: nn.Module) -> str:
 
 def _create(name: str, *, pretrained: bool) -> nn.Module:
     if not pretrained:
-        return timm.create_model(name, pretrained=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same numbers in every process, and the next time
+            return timm.create_model(name, pretrained=False)
     _check_tag(name)
     overlay = _cached_file(name)
     try:

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failure, 2 usage, 3 partial result, 130 interrupted.
 """
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -69,9 +70,16 @@ def _status(arguments: list[str] | None) -> Any:
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning on one line, without its place in the source."""
-    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    if _rank() == "0":
+        click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _say(text: str, status: int) -> int:
-    click.echo(text, err=True)
+    """Print why the command ends; of several processes each says which one it is."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    click.echo(f"process {_rank()}: {text}" if several else text, err=True)
     return status
+
+
+def _rank() -> str:
+    return os.environ.get("RANK", "0")

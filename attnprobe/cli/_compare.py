@@ -1,15 +1,16 @@
 """The work behind `compare`: measure what is no saved run, compare, save, print."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnprobe.cli import EXIT_INTERRUPTED, EXIT_PARTIAL, _texts
+from attnprobe.cli import EXIT_INTERRUPTED, _texts, _together
 from attnprobe.cli._console import console, progress, put_json, records, say
-from attnprobe.cli._measured import Plan, is_run, left, log_lines, measured, target
+from attnprobe.cli._measured import Plan, helped, is_run, left, log_lines, measured, target
 from attnprobe.cli._run import OPTION_FIELDS, command_line
 from attnprobe.errors import AttnprobeError
 
@@ -54,7 +55,9 @@ def run(
     options = _options(comparing, values)
     _follow(_saved(models), values, given)
     config = {"models": list(models), **values, **_plain(comparing)}
-    plan = _plan(models, values)
+    plan = replace(_plan(models, values), place=place, resume=resume)
+    if helped(plan):
+        return 0
     runs = Runs(path, KIND, resumed=resume)
     try:
         found = _finish(plan, runs, options, config)
@@ -65,7 +68,8 @@ def run(
         words = filter(None, (error.remedy, left(runs, plan, place)))
         raise type(error)(error.cause, "; ".join(words)) from error
     show(found, place, as_json=as_json)
-    return EXIT_PARTIAL if any(result.provenance.skipped for result in found.results) else 0
+    partial = any(result.provenance.skipped for result in found.results)
+    return _together.exit_code(plan.world, partial=partial)
 
 
 def _finish(

@@ -24,11 +24,17 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, highlight=False, width=100)
 
 
+def speaks() -> bool:
+    """Whether this process is the one that talks, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """Print a message for people on stderr; control characters in names show as such."""
     from attnprobe.report.legible import legible
 
-    click.echo(legible(text), err=True)
+    if speaks():
+        click.echo(legible(text), err=True)
 
 
 def put_json(value: Any) -> None:
@@ -61,7 +67,7 @@ def progress(label: str) -> "Iterator[Callable[[int, int], None]]":
     )
     screen = console(stderr=True)
     # elsewhere even a transient bar leaves a line behind
-    hidden = not screen.is_terminal
+    hidden = not (screen.is_terminal and speaks())
     with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
         task = bar.add_task(label, total=None, rate="")
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attnprobe.cli import _together
 from attnprobe.cli._console import progress, say
 from attnprobe.cli._run import command_line, log, settings
 from attnprobe.errors import OutputError
 
 if TYPE_CHECKING:
+    from attnprobe.checkpoints import LoadedModel
+    from attnprobe.processes import World
     from attnprobe.results import Result
     from attnprobe.results.runs import Kept, Runs
     from attnprobe.settings import AnalysisConfig
@@ -31,6 +34,8 @@ class Plan:
         heads: Heads, where shapes cannot tell.
         trust: Whether pickled code may run.
         names: Labels of the sources, or none to take their own.
+        place: Where the runs are saved.
+        resume: Whether a measurement that was interrupted is taken up again.
     """
 
     sources: Sequence[str]
@@ -39,6 +44,17 @@ class Plan:
     heads: int | None
     trust: bool
     names: Sequence[str] = ()
+    place: Path = Path()
+    resume: bool = False
+
+    @cached_property
+    def world(self) -> "World":
+        """The processes that measure."""
+        return _together.world()
+
+    def state(self, sha256: str) -> Path:
+        """Where an unfinished measurement is kept."""
+        return _together.state_of(self.place, sha256[:12])
 
     def name(self, at: int) -> str | None:
         """Label of a source, if it was given one."""
@@ -60,7 +76,7 @@ class Plan:
         )
         with progress("reading the images") as update:
             done = 0
-            for batch in source.batches(32, workers=self.config.workers):
+            for batch in source.batches(32, workers=max(0, self.config.workers)):
                 done += len(batch.ids)
                 update(done, source.count)
         return source.sha256
@@ -76,7 +92,7 @@ class Plan:
 
 
 def measured(plan: Plan, runs: "Runs") -> Iterator["Result"]:
-    """Yield one result a checkpoint; each is saved before it is yielded."""
+    """Yield one result a checkpoint; each is saved before it is yielded. In the main process."""
     count = len(plan.sources)
     for at in range(count):
         result, words = _one(plan, runs, at)
@@ -84,13 +100,27 @@ def measured(plan: Plan, runs: "Runs") -> Iterator["Result"]:
         yield result
 
 
+def helped(plan: Plan) -> bool:
+    """Do the part of a process that is not the main one; False in the main one."""
+    if plan.world.main:
+        return False
+    for at, source in enumerate(plan.sources):
+        if not is_run(source):
+            model = _load(plan, at)
+            if plan.world.shared(None):
+                _measure(plan, at, model)
+    return True
+
+
 def left(runs: "Runs", plan: Plan, place: Path) -> str:
     """Say what an interruption leaves, and how to go on; nothing where it leaves nothing."""
-    if not runs.done:
+    unfinished = [_together.left(state) for state in _together.states(place)]
+    if not runs.done and not any(unfinished):
         return ""
     return (
-        f"{len(runs.done)} of {len(plan.sources)} checkpoints are finished and kept in {place}; "
-        "to go on, give the same command with --resume"
+        f"{len(runs.done)} of {len(plan.sources)} checkpoints are finished"
+        f"{', another one in part,' if any(unfinished) else ''} and kept in {place}; "
+        f"{_together.GO_ON}"
     )
 
 
@@ -141,21 +171,49 @@ def _one(plan: Plan, runs: "Runs", at: int) -> tuple["Result", str]:
         kept = runs.take(result.provenance.weights_sha256)
         runs.save(result, {"log.txt": log(result)}, over=kept)
         return result, "was measured before"
-    model = attnprobe.load(source, heads=plan.heads, name=name, trust=plan.trust)
+    model = _load(plan, at)
     kept = runs.take(model.spec.sha256)
     apart = _differs(plan, kept) if kept else ""
-    if kept and not apart:
+    wanted = plan.world.shared(kept is None or bool(apart))
+    if kept and not wanted:
         result = runs.reuse(kept)
         return replace(result, name=model.spec.name), f"is finished; kept {kept.name}"
-    with progress(f"{at + 1} of {len(plan.sources)}: measuring {model.spec.name}") as update:
-        result = attnprobe.analyze(
-            model, plan.images, config=plan.config, progress=update, command=command_line()
-        )
-    facts = {"checkpoint": source, "images": plan.images, "heads": plan.heads}
-    result = replace(result, config={**facts, **result.config})
-    runs.save(result, {"log.txt": log(result)}, over=kept)
+    result = _measure(plan, at, model, runs, kept)
     again = f"measured again (changed: {apart})" if apart else "measured"
     return result, f"{again} in {result.provenance.seconds:.1f} s"
+
+
+def _load(plan: Plan, at: int) -> "LoadedModel":
+    import attnprobe
+
+    return attnprobe.load(plan.sources[at], heads=plan.heads, name=plan.name(at), trust=plan.trust)
+
+
+def _measure(
+    plan: Plan,
+    at: int,
+    model: "LoadedModel",
+    runs: "Runs | None" = None,
+    over: "Kept | None" = None,
+) -> Any:
+    """Measure a checkpoint and save it as a run; returns the result, in the main process."""
+    state = plan.state(model.spec.sha256)
+    result = _together.measure(
+        model,
+        plan.images,
+        plan.config,
+        plan.world,
+        state=state,
+        resume=plan.resume,
+        label=f"{at + 1} of {len(plan.sources)}: measuring {model.spec.name}",
+        command=command_line(),
+    )
+    if result is not None and runs is not None:
+        facts = {"checkpoint": plan.sources[at], "images": plan.images, "heads": plan.heads}
+        result = replace(result, config={**facts, **result.config})
+        runs.save(result, {"log.txt": log(result)}, over=over)
+    _together.saved(plan.world, state)
+    return result
 
 
 def _differs(plan: Plan, kept: "Kept") -> str:

@@ -30,6 +30,9 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace what an earl
 resume = click.option(
     "--resume", is_flag=True, help="Keep the runs that are finished in OUT, and go on."
 )
+go_on = click.option(
+    "--resume", is_flag=True, help="Go on with a measurement that was interrupted."
+)
 trust = click.option(
     "--trust", is_flag=True, help="Let pickled code inside the file RUN. Only for your own files."
 )
@@ -60,24 +63,31 @@ _measuring = compose(
         "--batch",
         default=0,
         type=click.IntRange(0),
-        help="Images a forward pass; 0 chooses by device.",
+        help="Images a forward pass; 0 chooses by device and image size. Halved where memory is "
+        "short.",
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
     click.option(
         "--precision",
         default="auto",
         show_default=True,
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-        help="Of the forward pass.",
+        type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+        help="Of the forward pass; auto takes a smaller type where a first batch shows that it "
+        "changes no value by more than 1%.",
     ),
     click.option(
         "--kernel",
         default="auto",
         show_default=True,
-        type=click.Choice(["auto", "blocked", "reference"]),
-        help="Measuring kernel.",
+        type=click.Choice(["auto", "fused", "blocked", "reference"]),
+        help="Measuring kernel; fused needs a CUDA device.",
     ),
-    click.option("--workers", default=0, type=click.IntRange(0), help="Decoding processes."),
+    click.option(
+        "--workers",
+        default=-1,
+        type=click.IntRange(-1),
+        help="Decoding processes; -1 chooses: none on a CPU, up to 8 beside a GPU.",
+    ),
     click.option(
         "--seed",
         default=0,

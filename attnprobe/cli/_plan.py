@@ -21,8 +21,9 @@ def show(checkpoint: str, loading: dict[str, Any], *, batch: int, as_json: bool)
     screen.print(_layers_table(layers))
     memory = found["memory"]
     screen.print(
-        f"memory at batch {batch}: weights {memory['weights_mib']:.0f} MiB, forward pass about "
-        f"{memory['forward_mib']:.0f} MiB, measuring {memory['measuring_mib']:.0f} MiB"
+        f"memory at batch {memory['batch']}: weights {memory['weights_mib']:.0f} MiB, "
+        f"forward pass about {memory['forward_mib']:.0f} MiB, "
+        f"measuring {memory['measuring_mib']:.0f} MiB"
     )
     return 0
 

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attnprobe.cli import EXIT_PARTIAL
-from attnprobe.cli._console import console, progress, put_json, records, say
+from attnprobe.cli import EXIT_INTERRUPTED, _together
+from attnprobe.cli._console import console, put_json, records, say
+from attnprobe.errors import AttnprobeError
 
 OPTION_FIELDS = (
     "distance_unit",
@@ -39,30 +40,65 @@ def run(
     *,
     out: Path,
     overwrite: bool,
+    resume: bool = False,
     as_json: bool,
     loading: dict[str, Any],
 ) -> int:
     """Analyze, save the run folder with its report, print a table; return the exit code."""
-    from dataclasses import replace
-
     import attnprobe
-    from attnprobe.report.page import render
     from attnprobe.results import check_output
 
-    target = check_output(out, overwrite=overwrite)
+    target, state = check_output(out, overwrite=overwrite), _together.state_of(out)
+    world = _together.world()
+    _together.start(state, world, overwrite=overwrite and not resume)
     model = attnprobe.load(checkpoint, **loading)
-    with progress(f"measuring {model.spec.name}") as update:
-        result = attnprobe.analyze(
-            model, images, config=config, progress=update, command=command_line()
+    try:
+        result = _together.measure(
+            model,
+            images,
+            config,
+            world,
+            state=state,
+            resume=resume,
+            label=f"measuring {model.spec.name}",
+            command=command_line(),
         )
+        if result is not None:
+            given = {"checkpoint": checkpoint, "images": images, "loading": loading}
+            result = _save(result, target, overwrite=overwrite, **given)
+        _together.saved(world, state)
+    except KeyboardInterrupt:
+        say(f"interrupted; {_together.left(state) or 'nothing was written'}")
+        return EXIT_INTERRUPTED
+    except AttnprobeError as error:
+        raise _together.told(error, _together.left(state)) from error
+    if result is None:
+        return 0
+    show(result, out, as_json=as_json)
+    return _together.exit_code(world, partial=bool(result.provenance.skipped))
+
+
+def _save(
+    result: Any,
+    target: Path,
+    *,
+    overwrite: bool,
+    checkpoint: str,
+    images: str,
+    loading: dict[str, Any],
+) -> Any:
+    """Write the run folder; return the result as it was written."""
+    from dataclasses import replace
+
+    from attnprobe.report.page import render
+
     # a saved configuration must never let code run: trust is given by hand, each time
     stored = {name: value for name, value in loading.items() if name != "trust"}
     run_config = {"checkpoint": checkpoint, "images": images, **result.config, **stored}
     result = replace(result, config=run_config)
     texts = {"report.html": render([result]), "log.txt": log(result)}
     result.save(target, overwrite=overwrite, texts=texts)
-    show(result, out, as_json=as_json)
-    return EXIT_PARTIAL if result.provenance.skipped else 0
+    return result
 
 
 def command_line() -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnprobe.cli import EXIT_INTERRUPTED, EXIT_PARTIAL, _texts
+from attnprobe.cli import EXIT_INTERRUPTED, _texts, _together
 from attnprobe.cli._console import console, put_json, records, say
-from attnprobe.cli._measured import Plan, left, log_lines, measured, target
+from attnprobe.cli._measured import Plan, helped, left, log_lines, measured, target
 from attnprobe.cli._run import command_line
 from attnprobe.errors import AttnprobeError
 
@@ -40,7 +40,10 @@ def run(
     name = name or _common_name(checkpoints)
     place = out or Path("runs", f"track-{_texts.folder_name(name, '')}")
     loading = {key: values.pop(key) for key in ("images", "heads", "trust")}
-    plan = Plan(sources=checkpoints, measuring=values, **loading)
+    place_of = {"place": place, "resume": resume}
+    plan = Plan(sources=checkpoints, measuring=values, **loading, **place_of)
+    if helped(plan):
+        return 0
     runs = Runs(target(place, KIND, overwrite=overwrite, resume=resume), KIND, resumed=resume)
     try:
         results = _alike(measured(plan, runs))
@@ -53,7 +56,8 @@ def run(
         words = filter(None, (error.remedy, left(runs, plan, place)))
         raise type(error)(error.cause, "; ".join(words)) from error
     show(found, names, place, as_json=as_json)
-    return EXIT_PARTIAL if any(result.provenance.skipped for result in results) else 0
+    partial = any(result.provenance.skipped for result in results)
+    return _together.exit_code(plan.world, partial=partial)
 
 
 def show(found: "Track", runs: list[str], out: Path, *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ low, high, unit, ...}]}; layers count from 0 there. Values per head are in OUT/t
 @_options.loading
 @_options.out("runs/NAME")
 @_options.overwrite
+@_options.go_on
 @_options.config
 @click.option("--dry-run", is_flag=True, help="Print the plan and the memory estimate, and stop.")
 @_options.as_json
@@ -25,7 +26,9 @@ def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> in
     """Measure every attention head of CHECKPOINT.
 
     CHECKPOINT is a file (.pth .pt .bin .safetensors .npz), a name from `attnprobe list
-    checkpoints`, or timm:NAME. Writes tables with 95% intervals and report.html.
+    checkpoints`, or timm:NAME. Writes tables with 95% intervals and report.html. What is measured
+    outlives an interruption: see --resume. `torchrun --nproc-per-node 4 -m attnprobe analyze ...`
+    shares the images among processes.
 
     \b
     attnprobe analyze simmim_vit_base.pth -i photos/ --limit 200
@@ -33,12 +36,12 @@ def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> in
     """
     from attnprobe.cli import _plan, _run, _texts
 
-    as_json, overwrite = values.pop("as_json"), values.pop("overwrite")
+    as_json, overwrite, resume = (values.pop(n) for n in ("as_json", "overwrite", "resume"))
     loading = {name: values.pop(name) for name in ("heads", "name", "trust")}
     dry_run = values.pop("dry_run")
     config = _run.settings(values)
     if dry_run:
-        return _plan.show(checkpoint, loading, batch=config.batch_size or 8, as_json=as_json)
+        return _plan.show(checkpoint, loading, batch=config.batch_size, as_json=as_json)
     target = out or Path("runs", _texts.folder_name(loading["name"], checkpoint))
     if out is None and (target / "objective.safetensors").exists():  # the training run itself
         target = target.with_name(f"{target.name}-attention")
@@ -48,6 +51,7 @@ def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> in
         config,
         out=target,
         overwrite=overwrite,
+        resume=resume,
         as_json=as_json,
         loading=loading,
     )

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from attnprobe.datasets import Pictures
 from attnprobe.errors import AttnprobeError, ImagesError
 from attnprobe.images import evenly_spaced
-from attnprobe.images.decoding import preprocessing
+from attnprobe.images.decoding import normalise, preprocessing
 from attnprobe.types import CheckpointSpec
 
 Item = tuple[int, np.ndarray | None]
@@ -171,7 +171,7 @@ class _Rows(Dataset):
 
     def __getitem__(self, index: int) -> Item:
         try:
-            return index, self.transform(self.pictures.read(index)).numpy()
+            return index, self.transform(self.pictures.read(index))
         except ImagesError:
             return index, None
 
@@ -202,4 +202,4 @@ def _batches(
         read = [(index, pixels) for index, pixels in chunk if pixels is not None]
         if read:
             stacked = np.stack([pixels for _, pixels in read])
-            yield [index for index, _ in read], torch.from_numpy(stacked)
+            yield [index for index, _ in read], normalise(torch.from_numpy(stacked), spec)

@@ -9,8 +9,10 @@ import warnings
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from timm.data.transforms_factory import create_transform
+from torch import Tensor
 
 from attnprobe.errors import ImagesError
 from attnprobe.types import CheckpointSpec
@@ -79,7 +81,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def preprocessing(spec: CheckpointSpec) -> tuple[Any, dict[str, str]]:
-    """The transform from RGB image to model input, timm's for evaluation, and its steps as text.
+    """The transform from RGB image to uint8 [3, h, w], timm's for evaluation, and its steps.
+
+    The last two steps, to floats and normalised, are made on the device: see `normalise`.
 
     >>> preprocessing(CheckpointSpec("any", "any"))[1]["resize"]
     'bicubic, short side 248'
@@ -91,6 +95,7 @@ def preprocessing(spec: CheckpointSpec) -> tuple[Any, dict[str, str]]:
         mean=spec.mean,
         std=spec.std,
         crop_pct=spec.crop_pct,
+        use_prefetcher=True,  # timm's word for: leave the pixels as bytes
     )
     size = transform.transforms[0].size
     height, width = spec.input_size[1:]
@@ -102,6 +107,15 @@ def preprocessing(spec: CheckpointSpec) -> tuple[Any, dict[str, str]]:
         "scale": "0 to 1",
         "normalise": f"mean {tuple(spec.mean)}, std {tuple(spec.std)}",
     }
+
+
+def normalise(pixels: Tensor, spec: CheckpointSpec) -> Tensor:
+    """Return uint8 pixels as the floats that a model takes, bit for bit as torchvision does."""
+    mean, std = (
+        torch.tensor(values, device=pixels.device)[:, None, None]
+        for values in (spec.mean, spec.std)
+    )
+    return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 def _check_size(image: Image.Image) -> None:

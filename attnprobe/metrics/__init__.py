@@ -6,7 +6,7 @@ it needs, so that the kernels compute nothing that nobody asked for.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -19,24 +19,25 @@ from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 DEFAULT = ("distance", "entropy", "head_kl", "prefix_mass", "cka")
 
 
-class FeatureAccumulator(Protocol):
-    """State of a metric over block outputs."""
+@dataclass(frozen=True)
+class OfFeatures:
+    """How a metric over block outputs is made: features an image, then mini-batches of images.
 
-    def update(self, features: Features) -> None:
-        """Take one block output of one batch."""
-        ...
+    Attributes:
+        smallest: Images that a mini-batch must have.
+        check: Refuses conventions that cannot be, before any work.
+        pool: Features of the images of one layer of one batch, [images, channels].
+        group: Values of one mini-batch from the features of its layers, a list of
+            [n, channels]: `samples` [n, ...], NaN where n is too small, and what is kept beside.
+        arrays: What comparisons need beside the values, from all mini-batches in order, by
+            name and part.
+    """
 
-    def merge(self, other: Any) -> None:
-        """Take over what another device has seen."""
-        ...
-
-    def samples(self) -> np.ndarray:
-        """Return per-image values, [images, ...]."""
-        ...
-
-    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return what comparisons need beside the values, by name and part."""
-        ...
+    smallest: int
+    check: Callable[[MetricOptions], None]
+    pool: Callable[[Features, MetricOptions], Tensor]
+    group: Callable[[list[Tensor], MetricOptions], dict[str, np.ndarray]]
+    arrays: Callable[[list[dict[str, np.ndarray]]], dict[str, dict[str, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Metric:
         definition: The convention in words, printed with every table.
         want: Kernel statistics to compute, for needs = stats.
         measure: Values of one layer of one batch, [images, *axes without layer].
-        start: Fresh accumulator, for needs = features.
+        features: How values come from features, for needs = features.
         uniform: The value that uniform attention has on a grid, if one exists.
         maximum: The largest possible value on a grid, if one is reported.
         statistic: What turns means over images into the value.
@@ -68,7 +69,7 @@ class Metric:
     definition: Callable[[MetricOptions], str]
     want: frozenset[str] = frozenset()
     measure: Callable[[Any, LayerInfo, MetricOptions], Tensor | None] | None = None
-    start: Callable[[MetricOptions], FeatureAccumulator] | None = None
+    features: OfFeatures | None = None
     uniform: Callable[[TokenGrid, MetricOptions], float] | None = None
     maximum: Callable[[TokenGrid, MetricOptions], float] | None = None
     statistic: Statistic = MEAN

@@ -14,26 +14,37 @@ import torch
 from torch import Tensor
 
 from attnprobe.errors import AttnprobeError
-from attnprobe.hsic import pseudo_values
-from attnprobe.metrics import Metric
+from attnprobe.hsic import SMALLEST, pseudo_values
+from attnprobe.metrics import Metric, OfFeatures
 from attnprobe.statistics import CKA
 from attnprobe.tensors import Features
 from attnprobe.types import MetricOptions
 
-SMALLEST = 5  # images in a mini-batch: HSIC1 needs 4, leaving one out needs one more
+TILE = 8192  # channels whose products are summed at once
 
 
-def grams(features: Tensor) -> Tensor:
-    """Return Gram matrices with zero diagonal, float64 [layers, n, n].
+def grams(layers: list[Tensor]) -> Tensor:
+    """Return Gram matrices with zero diagonal, float64 [layers, n, n], on the features' device.
+
+    Products are summed over tiles of channels, so that whole token sequences ("flat") are never
+    copied to float64 at once.
 
     Args:
-        features: Features of n images, [layers, n, channels]; centring is not needed, as
+        layers: Features of the same n images, [n, channels] a layer; centring is not needed, as
             HSIC1 is invariant to it, but keeps the digits.
     """
-    x = features.double()
-    x = x - x.mean(1, keepdim=True)
-    gram = x @ x.transpose(1, 2)
-    gram.diagonal(dim1=1, dim2=2).zero_()
+    found = torch.stack([_gram(x) for x in layers])
+    found.diagonal(dim1=1, dim2=2).zero_()
+    return found
+
+
+def _gram(features: Tensor) -> Tensor:
+    n = len(features)
+    gram = torch.zeros(n, n, dtype=torch.float64, device=features.device)
+    for tile in features.split(TILE, dim=1):
+        x = tile.double()
+        x = x - x.mean(0)
+        gram.addmm_(x, x.T)
     return gram
 
 
@@ -46,13 +57,13 @@ def biased_hsic(gram: Tensor) -> Tensor:
     return flat @ flat.T / (n - 1) ** 2
 
 
-def pool(features: Features, tokens: str) -> Tensor:
+def pool(features: Features, options: MetricOptions) -> Tensor:
     """Return one vector an image: mean of patches, the CLS token, or all tokens flattened.
 
     Raises:
         AttnprobeError: The layer has no CLS token, or the mode is unknown.
     """
-    grid = features.layer.grid
+    grid, tokens = features.layer.grid, options.cka_tokens
     prefix = grid.prefix if grid else 0
     names = grid.prefix_names if grid else ()
     if tokens == "mean":
@@ -60,7 +71,7 @@ def pool(features: Features, tokens: str) -> Tensor:
     if tokens == "flat":
         return features.x.float().flatten(1)
     if tokens == "cls" and names[:1] == ("cls",):
-        return features.x[:, 0].float()
+        return features.x[:, 0].float().clone()  # a view would keep all tokens in memory
     raise AttnprobeError(
         f"CKA of {tokens!r} tokens is not defined for {features.layer.name}, whose "
         f"prefix tokens are: {', '.join(names) or 'none'}",
@@ -68,98 +79,57 @@ def pool(features: Features, tokens: str) -> Tensor:
     )
 
 
-class CkaAccumulator:
-    """Gathers pooled features into mini-batches and turns them into HSIC samples."""
+def check(options: MetricOptions) -> None:
+    """Refuse mini-batches that are too small.
 
-    def __init__(self, options: MetricOptions) -> None:
-        if options.cka_batch < 2 * SMALLEST:
-            raise AttnprobeError(
-                f"a CKA mini-batch of {options.cka_batch} images is too small",
-                f"use {2 * SMALLEST} or more",
-            )
-        self.options = options
-        self.waiting: list[list[Tensor]] = []
-        self.done: list[np.ndarray] = []
-        self.grams: list[np.ndarray] = []
-        self.sizes: list[int] = []
+    Raises:
+        AttnprobeError: They are.
+    """
+    if options.cka_batch < 2 * SMALLEST:
+        raise AttnprobeError(
+            f"a CKA mini-batch of {options.cka_batch} images is too small",
+            f"use {2 * SMALLEST} or more",
+        )
 
-    def update(self, features: Features) -> None:
-        """Take one block output of one batch."""
-        index = features.layer.index
-        if index == 0:  # a new batch: whatever waits is complete over all layers
-            self._drain(keep=SMALLEST)
-        if index == len(self.waiting):
-            self.waiting.append([])
-        self.waiting[index].append(pool(features, self.options.cka_tokens))
 
-    def merge(self, other: "CkaAccumulator") -> None:
-        """Take over the images of another device, after this one's."""
-        self._drain(keep=0)
-        self.done += other.done
-        self.grams += other.grams
-        self.sizes += other.sizes
-        for index, parts in enumerate(other.waiting):
-            if index == len(self.waiting):
-                self.waiting.append([])
-            self.waiting[index] += parts
-        self._drain(keep=SMALLEST)
+def group(layers: list[Tensor], options: MetricOptions) -> dict[str, np.ndarray]:
+    """Return what one mini-batch says.
 
-    def samples(self) -> np.ndarray:
-        """Return HSIC pseudo-values, float64 [images, layers, layers].
+    Args:
+        layers: Features of its n images, [n, channels] a layer.
+        options: Conventions.
 
-        Raises:
-            AttnprobeError: Fewer than 5 images were seen.
-        """
-        count = self._count()
-        if count >= SMALLEST:
-            self._drain(keep=0)
-        elif not self.done:
-            raise AttnprobeError(
-                f"CKA needs at least {SMALLEST} images, got {count}",
-                "give more images, or leave cka out",
-            )
-        return np.concatenate(self.done)
+    Returns:
+        `samples`: HSIC pseudo-values, float64 [n, layers, layers], NaN where n is under 5;
+        `gram`: upper triangles of the Gram matrices, float32 [layers, n (n - 1) / 2], for the
+        unbiased estimator.
+    """
+    n = len(layers[0])
+    if options.cka_estimator == "biased":
+        _warn_if_wide(layers, n)
+        value = biased_hsic(torch.stack([x.double() @ x.double().T for x in layers])).cpu()
+        return {"samples": np.repeat(value.numpy()[None], n, axis=0)}
+    gram = grams(layers).cpu().numpy()
+    row, col = np.triu_indices(n, 1)
+    blank = np.full((n, len(layers), len(layers)), np.nan)
+    samples = pseudo_values(gram) if n >= SMALLEST else blank
+    return {"samples": samples, "gram": gram[:, row, col].astype(np.float32)}
 
-    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return the Gram matrices: all that CKA with another model needs, whatever its width.
 
-        `grams`: `values` float32 [layers, pairs], the upper triangles of all mini-batches side
-        by side, each layer divided by its root mean square (CKA does not see scale), and
-        `sizes`, the images of each mini-batch. Empty for the biased estimator.
-        """
-        if not self.grams:
-            return {}
-        values = np.concatenate(self.grams, axis=1)
-        norm = np.sqrt((values**2).mean(1, keepdims=True))
-        values = np.divide(values, norm, out=values, where=norm > 0)
-        parts = {"values": values.astype(np.float32), "sizes": np.array(self.sizes)}
-        return {"grams": parts}
+def arrays(groups: list[dict[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
+    """Return the Gram matrices: all that CKA with another model needs, whatever its width.
 
-    def _count(self) -> int:
-        return sum(part.shape[0] for part in self.waiting[-1]) if self.waiting else 0
-
-    def _drain(self, *, keep: int) -> None:
-        """Turn waiting images into samples; never leave a tail smaller than `keep`."""
-        size = self.options.cka_batch
-        while (count := self._count()) and (keep == 0 or count >= size + keep):
-            # a tail too small for a mini-batch of its own is folded into this one
-            take = count if count < size + SMALLEST else size
-            layers = [torch.cat(parts) for parts in self.waiting]
-            self._add(layers, take)
-            self.waiting = [[x[take:]] if count > take else [] for x in layers]
-
-    def _add(self, layers: list[Tensor], take: int) -> None:
-        if self.options.cka_estimator == "biased":
-            _warn_if_wide(layers, take)
-            x = [layer[:take].double() for layer in layers]
-            value = biased_hsic(torch.stack([layer @ layer.T for layer in x]))
-            self.done.append(value.cpu().expand(take, -1, -1).numpy())
-            return
-        gram = np.concatenate([grams(layer[None, :take]).cpu().numpy() for layer in layers])
-        row, col = np.triu_indices(take, 1)
-        self.grams.append(gram[:, row, col])
-        self.sizes.append(take)
-        self.done.append(pseudo_values(gram))
+    `grams`: `values` float32 [layers, pairs], the upper triangles of all mini-batches side by
+    side, each layer divided by its root mean square (CKA does not see scale), and `sizes`, the
+    images of each mini-batch. Empty for the biased estimator.
+    """
+    held = [group for group in groups if "gram" in group]
+    if not held:
+        return {}
+    values = np.concatenate([group["gram"] for group in held], axis=1)
+    norm = np.sqrt(np.square(values, dtype=np.float64).mean(1, keepdims=True))
+    values = np.divide(values, norm, out=np.zeros_like(values), where=norm > 0, casting="same_kind")
+    return {"grams": {"values": values, "sizes": np.array([len(g["samples"]) for g in held])}}
 
 
 def _warn_if_wide(layers: list[Tensor], images: int) -> None:
@@ -183,6 +153,6 @@ METRIC = Metric(
         f"linear, {options.cka_estimator} HSIC, {options.cka_tokens} tokens of block outputs, "
         f"mini-batches of {options.cka_batch}, v1"
     ),
-    start=CkaAccumulator,
+    features=OfFeatures(SMALLEST, check=check, pool=pool, group=group, arrays=arrays),
     statistic=CKA,
 )

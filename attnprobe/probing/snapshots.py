@@ -5,19 +5,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from attnprobe import kernels
 from attnprobe.analysis import device_name, tabulated, versions_used
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
+from attnprobe.gathering import Gathered
 from attnprobe.images import open_images
 from attnprobe.measuring import Measurement
+from attnprobe.parts import Part
+from attnprobe.precision import Precision
 from attnprobe.probing.undisturbed import undisturbed
+from attnprobe.readout import Readout, kernel_names
 from attnprobe.results import Result
-from attnprobe.settings import AnalysisConfig, precision_of
+from attnprobe.settings import AnalysisConfig
 from attnprobe.tensors import AttentionInputs
 from attnprobe.types import CheckpointSpec, LoadLedger, Provenance
 
@@ -112,7 +116,7 @@ def snapshot(
         measured.on_attention(inputs)
 
     with undisturbed(module):
-        _run(module, images, measured, config, on_attention)
+        part = _run(module, images, measured, config, on_attention)
     provenance = Provenance(
         images_sha256=images.sha256,
         images=len(images.ids),
@@ -121,13 +125,14 @@ def snapshot(
         versions=dict(versions_used()),
         device=device_name(device),
         precision=", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in seen)),
-        kernel=kernels.choose(config.options, config.kernel),
+        kernel=kernel_names(part.kernels),
         seed=config.seed,
         command="AttentionProbe",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     loaded = LoadedModel(spec, module, LoadLedger())
-    result = tabulated(loaded, measured, config, provenance, {})
+    readout = Readout(measured.metrics, config.options, part)
+    result = tabulated(loaded, readout, images.ids, config, provenance)
     seconds = round(time.perf_counter() - started, 3)
     return replace(result, provenance=replace(provenance, seconds=seconds))
 
@@ -138,18 +143,19 @@ def _run(
     measured: Measurement,
     config: AnalysisConfig,
     on_attention: Any,
-) -> None:
+) -> Part:
     """Pass the images through the module, batch by batch."""
-    first = next(module.parameters())
-    dtype = precision_of(config.precision)
+    first, count = next(module.parameters()), len(images.ids)
+    precision = Precision("fp32" if config.precision == "auto" else config.precision)
     size = config.batch_size or (ON_CPU if first.device.type == "cpu" else 64)
-    autocast = torch.autocast(
-        first.device.type,
-        dtype=dtype or torch.bfloat16,
-        enabled=dtype is not None,
-        cache_enabled=False,
-    )
-    with capture(module, on_attention, measured.on_features) as taps, autocast:
-        for start in range(0, len(images.ids), size):
+    gathered = Gathered(measured.metrics, config.options, count, first.device)
+    with (
+        capture(module, on_attention, measured.on_features) as taps,
+        precision.running(first.device),
+    ):
+        for start in range(0, count, size):
+            numbers = range(start, min(start + size, count))
             module(images.x[start : start + size].to(first.device, first.dtype))
-            measured.end_batch(images.ids[start : start + size], taps.layers)
+            blank = np.zeros((len(numbers), 32), dtype=np.uint8)
+            gathered.add_batch(measured.take(taps.layers), numbers, blank, {})
+    return gathered.finish()

@@ -15,6 +15,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < LARGEST
 
 
+def _is_workers(value: Any) -> bool:
+    return _is_count(value) or (type(value) is int and value == -1)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
@@ -34,6 +38,11 @@ def _is_size(value: Any) -> bool:
 
 def _is_ledger(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_texts, value.values()))
+
+
+def _are_shares(value: Any) -> bool:
+    sound = isinstance(value, dict) and all(map(_is_number, value.values()))
+    return sound and all(0 <= share < math.inf for share in value.values())
 
 
 def _is_mapping(value: Any) -> bool:
@@ -58,12 +67,15 @@ CONFIG: Kinds = {
     **dict.fromkeys(("cka_tokens", "cka_estimator", "device", "precision", "kernel"), TEXT),
     **dict.fromkeys(("checkpoint", "images"), TEXT),
     **dict.fromkeys(("limit", "maps", "resamples", "seed", "cka_batch"), COUNT),
-    **dict.fromkeys(("batch_size", "workers"), COUNT),
+    "batch_size": COUNT,
+    "workers": (_is_workers, "a count, or -1"),
     **dict.fromkeys(("metrics", "map_images"), TEXTS),
 }
 PROVENANCE: Kinds = {
     **dict.fromkeys(("images", "seed", "seconds"), (lambda value: 0 <= value < LARGEST, "a count")),
     **dict.fromkeys(("transform", "versions"), (_is_mapping, "text by name")),
+    "processes": (lambda value: 1 <= value < LARGEST, "a number of processes"),
+    "deviation": (_are_shares, "parts of values by name"),
 }
 
 
