@@ -4,7 +4,6 @@ Layers report while the forward pass runs, are reduced to per-image numbers at o
 numbers become tables with intervals at the end.
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,17 +21,19 @@ from torch import nn
 from attnprobe import checkpoints, precision, tabulate
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.checkpoints.wrapping import wrap
+from attnprobe.compiling import compiled
+from attnprobe.datasets import open_set
 from attnprobe.errors import ImagesError
+from attnprobe.graphs import Graphs, by_cuda
 from attnprobe.images import ImageSet, combined_hash, evenly_spaced
-from attnprobe.images import open_images as open_set
 from attnprobe.mapmaking import MapMaker, arrays_of_maps
 from attnprobe.measuring import Measurement
-from attnprobe.passes import Passes, batch_size, decoders
+from attnprobe.passes import Passes, batch_size, cores, decoders
 from attnprobe.precision import Precision
 from attnprobe.processes import World
 from attnprobe.readout import Readout, kernel_names
 from attnprobe.results import Result
-from attnprobe.settings import AnalysisConfig, configure, pick_device, without_cka_of_few
+from attnprobe.settings import AnalysisConfig, configure, device_of, without_cka_of_few
 from attnprobe.survey import Progress, Survey
 from attnprobe.types import Provenance
 
@@ -51,7 +52,7 @@ def analyze(
 
     Args:
         model: A loaded model, a timm-style module, or anything `load` takes.
-        images: Anything `open_set` takes, or a preprocessed tensor [n, 3, h, w].
+        images: Anything `datasets.open_set` takes, or a preprocessed tensor [n, 3, h, w].
         metrics: Names of the metrics; the default ones of `attnprobe list metrics`.
         config: How to measure.
         progress: Called with images done and images in all after every batch.
@@ -113,14 +114,14 @@ def analyze_together(
     """
     started = time.perf_counter()
     loaded = _loaded(model)
-    device = pick_device(config.device)
+    device = device_of(config)
     precision.checked(config.precision, device)
-    source = open_set(images, spec=loaded.spec, limit=config.limit)
+    source = open_set(images, spec=loaded.spec, limit=config.limit, split=config.split)
     config = without_cka_of_few(config, source.count)
-    with _ready(loaded.module, device):
+    with _ready(loaded.module, device), compiled(loaded.module, wanted=config.compile):
         survey = _survey(loaded, source, config, world)
         survey.folder, survey.resume = state, resume
-        part = survey.run(progress, workers=decoders(config.workers, device, _cores()))
+        part = survey.run(progress, workers=decoders(config.workers, device, cores()))
         held = survey.passes.held
     if part is None:
         return None
@@ -169,6 +170,7 @@ def _survey(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig, world
         _map_maker(loaded, source, config),
         Precision("fp32"),
         batch_size(config.batch_size, loaded.spec.input_size, device),
+        Graphs(measurement, by_cuda) if config.graphs else None,
     )
     return Survey(passes, source, config, loaded.spec.sha256, world)
 
@@ -229,12 +231,6 @@ def _loaded(model: LoadedModel | nn.Module | str | Path) -> LoadedModel:
     if isinstance(model, nn.Module):
         return wrap(model)
     return checkpoints.load(model)
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:

@@ -216,7 +216,7 @@ class _Watcher:
                 "[images x windows, heads, keys, dim]",
                 "this attention variant has no reader yet; add one in attnprobe/attention",
             )
-        _, heads, tokens, dim = raw.k.shape
+        (_, heads, _, dim), tokens = raw.q.shape, raw.k.shape[2]
         layer = LayerInfo(
             index=len(self.reported),
             name=site.name,

@@ -40,6 +40,11 @@ class MapMaker:
     _chosen: dict[int, int] = field(default_factory=dict)  # place in the batch: number
     _taken: dict[int, Arrays] = field(default_factory=dict)
 
+    @property
+    def busy(self) -> bool:
+        """Whether images of the batch that is under way are chosen."""
+        return bool(self._chosen)
+
     def begin_batch(self, batch: ImageBatch) -> None:
         """Note which images of the coming batch are chosen, and keep their pixels."""
         self._taken = {}
@@ -129,7 +134,7 @@ def _weights(inputs: AttentionInputs, at: int, grid: TokenGrid) -> Iterator[Tens
             inputs,
             images=1,
             q=inputs.q[part, some],
-            k=inputs.k[part, some],
+            k=inputs.keys[part, some],
             bias=bias if bias is None or bias.shape[1] == 1 else bias[:, some],
         )
         scores = reference.logits(one, slice(0, windows))

@@ -61,6 +61,25 @@ class Batch:
     kernels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Held:
+    """What the layers of a pass have reported, still on the device."""
+
+    rows: dict[str, list[Tensor]]
+    sums: dict[str, Tensor]
+    features: dict[str, Tensor]
+    kernels: list[str]
+
+    def close_to(self, other: "Held", tolerance: float) -> bool:
+        """Whether another pass reported the same, up to a part of the largest value."""
+        pairs = [pair for n, x in self.rows.items() for pair in zip(x, other.rows[n], strict=True)]
+        pairs += [(x, other.features[name]) for name, x in self.features.items()]
+        return all(
+            bool((x - y).abs().max() <= tolerance * y.abs().max().clamp(min=tolerance))
+            for x, y in pairs
+        )
+
+
 @dataclass
 class Measurement:
     """Reduces the layers of a pass to values per image while the pass runs.
@@ -145,6 +164,18 @@ class Measurement:
         )
         self.drop()
         return batch
+
+    def hold(self) -> Held:
+        """Return what the pass reported, and be ready for the next."""
+        held = Held(self._rows, self._sums, self._features, self._kernels)
+        self.drop()
+        return held
+
+    def restore(self, held: Held) -> None:
+        """Have reported what a pass reported whose tensors were filled anew."""
+        features = {name: x.clone() for name, x in held.features.items()}  # they wait
+        self._rows, self._sums = dict(held.rows), dict(held.sums)
+        self._features, self._kernels = features, list(held.kernels)
 
     def drop(self) -> None:
         """Forget what a pass gave that did not end well."""

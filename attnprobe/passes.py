@@ -4,6 +4,7 @@ Decoding runs ahead in worker processes; bytes, not floats, go to the device, wh
 normalised. A batch that does not fit the memory is halved, and those after it are, too.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from attnprobe.capture import Taps, capture
 from attnprobe.errors import AttnprobeError
+from attnprobe.graphs import Graphs
 from attnprobe.images import ImageBatch
 from attnprobe.images.decoding import normalise
 from attnprobe.mapmaking import MapMaker
 from attnprobe.measuring import Batch, Measurement
 from attnprobe.precision import Precision
 from attnprobe.tensors import AttentionInputs, Features
+from attnprobe.types import LayerInfo
 
 SIDE = 224 * 224  # pixels; batches are chosen by pixels
 ON_CPU, ON_DEVICE = 8 * SIDE, 256 * SIDE  # pixels of a pass that are enough to keep it busy
@@ -37,6 +40,7 @@ class Passes:
         maker: Takes attention maps beside it.
         precision: How the model computes.
         size: Most images of a pass; halved where memory is short.
+        graphs: Replays recorded passes, or None.
     """
 
     module: nn.Module
@@ -44,7 +48,7 @@ class Passes:
     maker: MapMaker
     precision: Precision
     size: int
-    halved: int = 0
+    graphs: Graphs | None = None
     _taps: Taps | None = None
     _first: Tensor = field(init=False)
 
@@ -108,9 +112,20 @@ class Passes:
         self.measurement.drop()
         self.maker.begin_batch(batch)
         with (precision or self.precision).running(self.device):
-            self.module(self._input(batch))
+            layers = self._pass(self._input(batch), plain=precision is not None)
+        return self.measurement.take(layers, self.maker.take())
+
+    def _pass(self, x: Tensor, *, plain: bool) -> list[LayerInfo]:
+        """Run the model, from its recording where there is one; return the layers."""
         taps = self._taps
-        return self.measurement.take(taps.layers if taps else [], self.maker.take())
+        if taps is None:
+            return []
+        taps.layers.clear()
+        if self.graphs is None or plain or self.maker.busy:
+            self.module(x)
+            return taps.layers
+        self.graphs.run(x, self.module, lambda: taps.layers)
+        return self.graphs.layers(taps.layers)
 
     def _input(self, batch: ImageBatch) -> Tensor:
         pixels = batch.pixels.to(self.device, non_blocking=True)
@@ -128,7 +143,6 @@ class Passes:
                 "use smaller images or --precision bf16, or --device cpu",
             ) from error
         self.size = max(1, images // 2)
-        self.halved += 1
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -198,6 +212,12 @@ def decoders(asked: int, device: torch.device, cores: int) -> int:
     if asked >= 0:
         return asked
     return 0 if device.type == "cpu" else max(1, min(8, cores - 1))
+
+
+def cores() -> int:
+    """Return the cores that this process may use."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def _exhausted(error: RuntimeError) -> bool:

@@ -24,9 +24,12 @@ class AnalysisConfig:
         metrics: Names of the metrics.
         options: Their conventions.
         batch_size: Images in one forward pass; 0 chooses by device.
+        split: Which part, of image sets that are divided: train, val, test or their own word.
         limit: Largest number of images, evenly spaced over the set; None for all.
         device: auto, cpu, cuda, cuda:1, ...
         precision: auto, fp32, tf32, bf16 or fp16 for the forward pass; measuring is always fp32.
+        compile: Whether torch.compile goes over the model, but for its attention.
+        graphs: Whether passes on a CUDA device are recorded as CUDA graphs and replayed.
         kernel: auto, fused, blocked or reference.
         resamples: Bootstrap draws.
         seed: Seed of the bootstrap.
@@ -38,9 +41,12 @@ class AnalysisConfig:
     metrics: tuple[str, ...] = metrics.DEFAULT
     options: MetricOptions = MetricOptions()
     batch_size: int = 0
+    split: str = "val"
     limit: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
+    graphs: bool = False
     kernel: str = "auto"
     resamples: int = 2000
     seed: int = 0
@@ -109,4 +115,16 @@ def pick_device(name: str) -> torch.device:
         raise AttnprobeError(
             f"device {name!r} cannot be used: {reason}", "choose cpu, cuda, or auto"
         ) from error
+    return device
+
+
+def device_of(config: AnalysisConfig) -> torch.device:
+    """Return the device of a measurement.
+
+    Raises:
+        AttnprobeError: It cannot be used, or has not what was asked for.
+    """
+    device = pick_device(config.device)
+    if config.graphs and device.type != "cuda":
+        raise AttnprobeError("CUDA graphs need a CUDA device", "leave --graphs out")
     return device

@@ -28,7 +28,7 @@ from attnprobe.unfinished import Unfinished
 
 Progress = Callable[[int, int], None]
 TRIAL = 8  # images on which precisions are compared
-HOW = {"batch_size", "workers", "device", "resamples", "seed", "compile"}  # not what
+HOW = {"batch_size", "workers", "device", "resamples", "seed", "compile", "graphs"}  # not what
 
 
 @dataclass

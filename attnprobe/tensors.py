@@ -19,7 +19,7 @@ class AttentionInputs:
         layer: The layer and its geometry.
         images: Images in the batch.
         q: Queries, [batch, heads, queries, dim].
-        k: Keys, [batch, heads, keys, dim].
+        k: Keys, [batch, heads, keys, dim], or fewer heads that groups of query heads share.
         scale: Factor on q . k before the bias.
         bias: Additive logits [1 | windows | batch, 1 | heads, 1 | queries, keys], or None;
             -inf marks pairs that carry no weight.
@@ -36,6 +36,12 @@ class AttentionInputs:
     def windows(self) -> int:
         """Windows of one image; 1 for global attention."""
         return self.q.shape[0] // self.images
+
+    @property
+    def keys(self) -> Tensor:
+        """Keys with a head for every head of the queries."""
+        groups = self.q.shape[1] // self.k.shape[1]
+        return self.k if groups == 1 else self.k.repeat_interleave(groups, dim=1)
 
     @property
     def grid(self) -> TokenGrid:

@@ -1,10 +1,12 @@
 """Captured attention equals the modules' own, and the model is left as it was found."""
 
+import numpy as np
 import pytest
 import timm
 import torch
 from torch import nn
 
+import attnprobe
 from attnprobe.capture import capture
 from attnprobe.errors import CaptureError, GeometryError
 from attnprobe.kernels import reference
@@ -245,3 +247,33 @@ def test_windows_that_do_not_tile_are_refused():
     model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, **arguments).eval()
     with torch.no_grad(), pytest.raises(GeometryError, match="do not tile"), capture(model):
         model(torch.randn(1, 3, 64, 64))
+
+
+def test_queries_that_share_keys_are_read_and_measured():
+    """Grouped-query attention, as SDPA takes it: fewer heads of keys than of queries."""
+
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads, self.fused_attn = 4, True
+            self.qkv, self.proj = nn.Linear(32, 64), nn.Linear(32, 32)
+
+        def forward(self, x, attn_mask=None, **_):
+            q, k, v = self.qkv(x).split([32, 16, 16], -1)
+            q, k, v = (y.unflatten(-1, (-1, 8)).transpose(1, 2) for y in (q, k, v))
+            y = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+            self.weights = (q * 8**-0.5 @ k.repeat_interleave(2, 1).mT).softmax(-1)
+            return self.proj(y.transpose(1, 2).flatten(2))
+
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", pretrained=False, img_size=64, embed_dim=32, num_heads=4, depth=1
+    ).eval()
+    model.blocks[0].attn = Grouped()
+    images = torch.randn(6, 3, 64, 64)
+    result = attnprobe.analyze(model, images, ["entropy", "prefix_mass"], maps=1)
+    rows = model.blocks[0].attn.weights[:, :, 1:, 1:]  # of the last pass
+    rows = rows / rows.sum(-1, keepdim=True)
+    entropy = -(rows * rows.log()).sum(-1).mean((0, 2))
+    np.testing.assert_allclose(result.tables["entropy"]["value"], entropy.detach(), rtol=1e-4)
+    assert result.layers["heads"].tolist() == [4]

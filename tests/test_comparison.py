@@ -14,7 +14,14 @@ from scipy import stats
 from synthetic import synthetic_result
 
 from attnprobe import alignment, significance, statistics
-from attnprobe.comparison import CompareOptions, Comparison, compare, headsets, pairing
+from attnprobe.comparison import (
+    CompareOptions,
+    Comparison,
+    compare,
+    differences,
+    headsets,
+    pairing,
+)
 from attnprobe.errors import AttnprobeError, OutputError, ResultError
 from attnprobe.results import Result
 
@@ -372,6 +379,22 @@ def test_other_precisions_and_inputs_are_said():
     text = " ".join(compare([first, coarse], **FAST).notes)
     for word in ("224 x 224", "384 x 384", "bfloat16", "crops"):
         assert word in text
+
+
+def test_differences_below_the_deviation_of_a_smaller_type_count_as_none():
+    first, second = planted("a"), planted("b", seed=1)
+    assert differences.resolution(first, second) == differences.RESOLUTION
+
+    def low(result, **deviation):
+        facts = replace(result.provenance, precision="bfloat16", deviation=deviation)
+        return replace(result, provenance=facts)
+
+    a, b = low(first, distance=1e-3, head_kl=0.5), low(second, distance=4e-3)
+    assert differences.resolution(a, b, "distance") == 4e-3
+    assert differences.resolution(a, b, "head_kl") == differences.COARSE
+    assert differences.resolution(a, b, "entropy") == differences.RESOLUTION
+    assert differences.resolution(first, b, "entropy") == differences.COARSE
+    assert any("ran in bfloat16" in note for note in compare([a, b], **FAST).notes)
 
 
 def test_windows_beside_global_attention_are_said():

@@ -358,3 +358,19 @@ def test_what_auto_chooses_on_a_processor(inputs):
     assert kernels.choose(MetricOptions(prefix="included"), inputs=inputs) == "blocked"
     assert kernels.choose(MetricOptions(prefix="excluded"), inputs=inputs) == "reference"
     assert kernels.choose(MetricOptions(), "reference", inputs) == "reference"
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blocked"])
+def test_grouped_keys_are_those_of_their_group(implementation):
+    grid, generator = TokenGrid(3, 4, (16, 8), prefix=1), torch.Generator().manual_seed(9)
+    q = torch.randn(2, 6, 13, 8, generator=generator)
+    k = torch.randn(2, 2, 13, 8, generator=generator)
+    layer = LayerInfo(0, "test", 6, 8, grid)
+    grouped = AttentionInputs(layer, 2, q, k, 0.3)
+    whole = replace(grouped, k=torch.stack([k[:, head // 3] for head in range(6)], dim=1))
+    found, expected = (
+        kernels.attention_stats(inputs, ALL, implementation=implementation)
+        for inputs in (grouped, whole)
+    )
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y)

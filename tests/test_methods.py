@@ -1,5 +1,7 @@
 """The methods paragraph says what the options, the geometry and the tables say."""
 
+from dataclasses import replace
+
 import pytest
 from synthetic import synthetic_result
 
@@ -83,3 +85,14 @@ def test_models_with_the_same_methods_share_one_paragraph():
     other = synthetic_result("second", seed=1)
     other.config["prefix"] = "included"
     assert render([synthetic_result("first"), other]).count("Attention entropy is the mean") == 2
+
+
+def test_the_machine_is_told_and_what_a_smaller_type_changed():
+    facts = {"precision": "bfloat16", "deviation": {"head_kl": 0.004, "cka": 1e-4}}
+    result = synthetic_result()
+    told = replace(result, provenance=replace(result.provenance, **facts, processes=4))
+    words = text(told)
+    assert "in 4 processes; attention was measured" in words
+    assert "computed in bfloat16" in words
+    assert "cka 0.01 %, head_kl 0.4 %" in words
+    assert "On the first images" not in text(result)

@@ -34,8 +34,6 @@ def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -
     q, k = given["query"], given["key"]
     if given.get("is_causal"):
         raise CaptureError("causal attention has no meaning over image patches", "use an encoder")
-    if k.shape[1] != q.shape[1]:  # grouped queries share keys
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     scale = given.get("scale")
     bias = _additive(given.get("attn_mask"), q)
     return RawAttention(q, k, q.shape[-1] ** -0.5 if scale is None else float(scale), bias)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from attnprobe.results.runs import Runs
 
 COMPARING = ("confidence", "permutations", "match_heads", "thresholds")
-FOLLOWED = ("images", "limit", "maps", "map_images", *OPTION_FIELDS)
+FOLLOWED = ("images", "split", "limit", "maps", "map_images", *OPTION_FIELDS)
 FEWEST, MOST = 2, 8
 
 

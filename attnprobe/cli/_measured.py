@@ -68,12 +68,11 @@ class Plan:
     @cached_property
     def images_sha256(self) -> str:
         """Hash of the images, read once to know whether finished runs saw the same."""
-        from attnprobe.images import open_images
+        from attnprobe.datasets import open_set
         from attnprobe.types import CheckpointSpec
 
-        source = open_images(
-            self.images, spec=CheckpointSpec("any", "any"), limit=self.config.limit
-        )
+        config, spec = self.config, CheckpointSpec("any", "any")
+        source = open_set(self.images, spec=spec, limit=config.limit, split=config.split)
         with progress("reading the images") as update:
             done = 0
             for batch in source.batches(32, workers=max(0, self.config.workers)):

@@ -47,7 +47,14 @@ _measuring = compose(
         "--images",
         default="bundled",
         show_default=True,
-        help="Folder, file, list (.txt), .npz or .tar of JPEGs, or 'bundled'.",
+        help="Folder, file, list (.txt), .npz or .tar of JPEGs, WebDataset shards "
+        "('set-{000..009}.tar'), hf:NAME, Parquet files, torch/cifar10, or 'bundled'.",
+    ),
+    click.option(
+        "--split",
+        default="val",
+        show_default=True,
+        help="Which part, of image sets that are divided.",
     ),
     click.option(
         "-m",
@@ -75,6 +82,8 @@ _measuring = compose(
         help="Of the forward pass; auto takes a smaller type where a first batch shows that it "
         "changes no value by more than 1%.",
     ),
+    click.option("--compile", is_flag=True, help="torch.compile the model, but for its attention."),
+    click.option("--graphs", is_flag=True, help="Replay passes as CUDA graphs; for small models."),
     click.option(
         "--kernel",
         default="auto",

@@ -131,12 +131,22 @@ def show(result: Any, out: Path, *, as_json: bool) -> None:
             "images": result.provenance.images,
             "skipped": list(skipped),
             "assumed": list(assumed),
+            "precision": result.provenance.precision,
+            "deviation": result.provenance.deviation,
+            "kernel": result.provenance.kernel,
+            "processes": result.provenance.processes,
             "layer_means": records(result.tables["layer_means"]),
         }
         put_json(document)
     else:
         screen = console()
         screen.print(layer_table(result, screen.width))
+    if result.provenance.deviation:
+        worst = max(result.provenance.deviation.items(), key=lambda pair: pair[1])
+        say(
+            f"{result.provenance.precision} passes: on the first images no value was further from "
+            f"fp32 than {worst[1]:.1%} ({worst[0]})"
+        )
     for line in assumed:
         say(f"assumed: {line}")
     for line in skipped[:5]:

@@ -87,7 +87,7 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
     """Return one row a metric, scale, alignment and position."""
     depths = len(a.layers), len(b.layers)
     parts = [
-        _rows(item, aligned, resolution(a, b), options)
+        _rows(item, aligned, resolution(a, b, item.metric), options)
         for item in scaled(a, b)
         for aligned in alignments(item.a, item.b, depths)
     ]
@@ -100,7 +100,7 @@ def overall(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions
     for item in scaled(a, b):
         nowhere = np.full(1, np.nan)
         whole = Aligned("model", nowhere, nowhere, nowhere, *_over_layers(item))
-        rows = _rows(item, whole, resolution(a, b), options)
+        rows = _rows(item, whole, resolution(a, b, item.metric), options)
         parts.append(rows.drop(columns=["position", "depth", "layer_a", "layer_b", "alignment"]))
     return _of_pair(parts, pair)
 
@@ -111,7 +111,7 @@ def running(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions
     sizes = np.unique(np.geomspace(min(statistics.MIN_IMAGES, count), count, RUNNING_STEPS).round())
     order = np.random.default_rng(options.seed).permutation(count)
     gaps = {
-        item: resolved(*_over_layers(item), resolution(a, b), item.floor)[order, 0]
+        item: resolved(*_over_layers(item), resolution(a, b, item.metric), item.floor)[order, 0]
         for item in scaled(a, b)
     }
     rows = []
@@ -132,10 +132,19 @@ def _over_layers(item: Scaled) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def resolution(a: Result, b: Result) -> float:
-    """Return the part of a value below which differences are measurement, not model."""
-    same = a.provenance.precision == b.provenance.precision
-    return RESOLUTION if same else COARSE
+def resolution(a: Result, b: Result, metric: str = "") -> float:
+    """Return the part of a value below which differences are measurement, not model.
+
+    Args:
+        a: One result.
+        b: Another one.
+        metric: Whose values; without one, of any metric.
+    """
+    if a.provenance.precision != b.provenance.precision:
+        return COARSE
+    told = [result.provenance.deviation for result in (a, b)]  # of types smaller than fp32
+    shares = [share for by in told for name, share in by.items() if metric in ("", name)]
+    return max([RESOLUTION, *(min(share, COARSE) for share in shares)])
 
 
 def _rows(item: Scaled, aligned: Aligned, relative: float, options: CompareOptions) -> pd.DataFrame:

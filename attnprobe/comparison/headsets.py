@@ -35,7 +35,7 @@ def table(a: Result, b: Result, pair: tuple[int, int], options: CompareOptions) 
             low, high = statistics.interval(both, spread, **options.draws())
             means_a, means_b = heads_a.mean(0), heads_b.mean(0)
             gap = means_a.std() - means_b.std()
-            fine = resolution(a, b) * max(np.abs(means_a).max(), np.abs(means_b).max())
+            fine = resolution(a, b, item.metric) * max(np.abs(means_a).max(), np.abs(means_b).max())
             if abs(gap) <= fine:
                 gap = low = high = 0.0
             row = {
@@ -80,7 +80,7 @@ def assignment(
             if layer_a not in item.a or layer_b not in item.b:
                 continue
             sides = item.a[layer_a][:, heads_a], item.b[layer_b][:, heads_b]
-            gap = resolved(*sides, resolution(a, b), item.floor)
+            gap = resolved(*sides, resolution(a, b, item.metric), item.floor)
             low, high = statistics.interval(gap, **options.draws())
             part = {
                 "model_a": pair[0],

@@ -4,6 +4,7 @@ Everything random about data is a function of (seed, epoch, index): it depends n
 workers, nor on processes, nor on where a run was interrupted.
 """
 
+from attnprobe.datasets.candidates import open_set
 from attnprobe.datasets.loading import Loader, loader
 from attnprobe.datasets.opening import open_pictures
 from attnprobe.datasets.order import Batches, epoch_order
@@ -19,4 +20,5 @@ __all__ = [
     "epoch_order",
     "loader",
     "open_pictures",
+    "open_set",
 ]

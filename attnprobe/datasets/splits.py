@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from attnprobe.errors import ImagesError
+from attnprobe.images.sources import is_image_name
 
 _SPELLINGS = (
     ("train", "training"),
@@ -74,6 +75,13 @@ def files_of(folder: Path, suffix: str, split: str) -> list[Path]:
         word = choose(str(folder), known, split)
         names = [name for name in names if word in words[name]]
     return [folder / name for name in names]
+
+
+def holds(folder: Path, suffix: str) -> bool:
+    """Whether a folder, or what it is divided into, holds archives of a kind and no images."""
+    parts = [folder, *(folder / name for name in _folders(folder) if name in _WORDS)]
+    loose = any(is_image_name(entry.name) for part in parts for entry in _entries(part))
+    return not loose and any(_named(part, suffix) for part in parts)
 
 
 def _is_part(folder: Path) -> bool:

@@ -202,7 +202,7 @@ def prepare(inputs: AttentionInputs, want: frozenset[str], prefix: str) -> Layer
         bias = bias[..., grid.prefix :, :]
     return Layer(
         q=inputs.q[:, :, grid.prefix :].unflatten(0, batch),
-        k=inputs.k.unflatten(0, batch),
+        k=inputs.keys.unflatten(0, batch),
         bias=bias,
         scale=inputs.scale,
         first=grid.prefix if prefix == "renormalised" else 0,

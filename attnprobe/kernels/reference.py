@@ -15,7 +15,7 @@ from attnprobe.types import TokenGrid
 
 def logits(inputs: AttentionInputs, window: slice) -> Tensor:
     """Return the logits of part of the batch, float64 [part, heads, queries, keys]."""
-    q, k = inputs.q[window].double(), inputs.k[window].double()
+    q, k = inputs.q[window].double(), inputs.keys[window].double()
     scores = inputs.scale * q @ k.transpose(-2, -1)
     if inputs.bias is None:
         return scores

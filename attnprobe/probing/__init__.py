@@ -67,7 +67,8 @@ class AttentionProbe:
     Args:
         model: The model that is trained, in whatever shell (compiled, data-parallel); its
             attention is read as it is at each call.
-        images: Anything `open_images` takes, or a preprocessed tensor [n, 3, h, w]; read once.
+        images: Anything `datasets.open_set` takes, or a preprocessed tensor [n, 3, h, w]; read
+            once.
         out: Folder that gets one result folder a measurement, `step-00000123`.
         every: Updates between two measurements; see `suggested_interval`.
         metrics: Names of the metrics.

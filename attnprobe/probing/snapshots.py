@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from attnprobe.analysis import device_name, tabulated, versions_used
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
+from attnprobe.datasets import open_set
 from attnprobe.gathering import Gathered
-from attnprobe.images import open_images
 from attnprobe.measuring import Measurement
 from attnprobe.parts import Part
 from attnprobe.precision import Precision
@@ -52,14 +52,14 @@ def decoded(images: Any, spec: CheckpointSpec, limit: int) -> ProbeImages:
     """Read and preprocess images.
 
     Args:
-        images: Anything `open_images` takes.
+        images: Anything `open_set` takes.
         spec: How to preprocess.
         limit: How many, evenly spaced over the source.
 
     Raises:
         ImagesError: There are none, or they do not fit the model.
     """
-    source = open_images(images, spec=spec, limit=limit)
+    source = open_set(images, spec=spec, limit=limit)
     batches = list(source.batches(limit))
     return ProbeImages(
         ids=tuple(name for batch in batches for name in batch.ids),

@@ -61,7 +61,8 @@ def paragraphs(result: Result) -> list[str]:
     texts = [" ".join(_attention(result, options))] if held - {"cka", "layer_means"} else []
     texts += [" ".join(write(result, options)) for name, write in writers.items() if name in held]
     cited = "; ".join(reference.text for reference in cited_for(held))
-    return [*texts, " ".join(_intervals(result)), f"References: {cited}."]
+    texts += [" ".join(_intervals(result)), " ".join(_machine(result))]
+    return [*texts, f"References: {cited}."]
 
 
 def _attention(result: Result, options: dict[str, Any]) -> Iterator[str]:
@@ -165,6 +166,25 @@ def _intervals(result: Result) -> Iterator[str]:
             "The bundled images are 64 crops from 23 photographs, so that intervals over crops are "
             "somewhat too narrow for photographs at large."
         )
+
+
+def _machine(result: Result) -> Iterator[str]:
+    facts = result.provenance
+    several = f", in {facts.processes} processes" if facts.processes > 1 else ""
+    yield (
+        f"The forward passes computed in {facts.precision} on {facts.device}{several}; attention "
+        f"was measured in fp32 by the {facts.kernel} kernel."
+    )
+    if facts.deviation:
+        named = ", ".join(f"{name} {_percent(x)}" for name, x in sorted(facts.deviation.items()))
+        yield (
+            "On the first images this precision moved no value further from fp32 than this part "
+            f"of it: {named} (for cka: that much of 1)."
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def _words(sentences: dict[str, str], convention: Any) -> str:

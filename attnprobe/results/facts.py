@@ -65,7 +65,7 @@ CARD: Kinds = {
 CONFIG: Kinds = {
     **dict.fromkeys(("distance_unit", "entropy_unit", "prefix", "average", "divergence"), TEXT),
     **dict.fromkeys(("cka_tokens", "cka_estimator", "device", "precision", "kernel"), TEXT),
-    **dict.fromkeys(("checkpoint", "images"), TEXT),
+    **dict.fromkeys(("checkpoint", "images", "split"), TEXT),
     **dict.fromkeys(("limit", "maps", "resamples", "seed", "cka_batch"), COUNT),
     "batch_size": COUNT,
     "workers": (_is_workers, "a count, or -1"),
