@@ -38,6 +38,14 @@ tables and intervals. What follows the last batch does not depend on image size 
 it is measured apart, for many images. *Capture alone* observes attention and computes nothing.
 """,
     ),
+    "kernels": (
+        "Kernels on a GPU",
+        """
+The kernels alone on the tensors of one layer, beside `F.scaled_dot_product_attention` on the same
+ones. *Together* makes the logits of all heads of a block of queries once; *pairs* makes them for
+two heads at a time.
+""",
+    ),
     "peers": (
         "Against stored attention maps",
         """

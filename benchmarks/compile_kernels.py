@@ -2,8 +2,8 @@
 
     python benchmarks/compile_kernels.py --capability 90 --capability 80
 
-Prints registers a thread, bytes spilled, shared memory a block and matrix instructions of both
-programs at the block sizes that `attnprobe.kernels.fused` launches.
+Prints registers a thread, bytes spilled, shared memory a block and matrix instructions of all
+programs at the block sizes that `attnprobe.kernels.fused` launches, of both its variants.
 """
 
 import re
@@ -20,16 +20,20 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from attnprobe import doctor
-from attnprobe.kernels import _launching, fused
+from attnprobe.kernels import _launching, _together, fused
 from attnprobe.types import TokenGrid
 
 VIT = TokenGrid(14, 14, (16, 16), prefix=1)
 SWIN = TokenGrid(14, 14, (4, 4), window=(7, 7), shift=(3, 3))
 CASES = {
+    "ViT-Ti": (VIT, 3, 64),
+    "ViT-S": (VIT, 6, 64),
     "ViT-B": (VIT, 12, 64),
+    "ViT-g": (VIT, 24, 64),
     "ViT-H": (VIT, 16, 80),
     "32 heads of 128": (VIT, 32, 128),
     "Swin-T": (SWIN, 3, 32),
+    "Swin-B": (SWIN, 32, 32),
     "one token": (TokenGrid(1, 1, (16, 16)), 2, 64),
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,6 +57,10 @@ class Card:
         """Return no stream."""
         del device
         return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        """Return where tensors are: Triton 3.3 asks for it."""
+        return torch.device("cpu")
 
 
 class Row(NamedTuple):
@@ -81,7 +89,7 @@ def usage(cubin: bytes) -> dict[str, int]:
 
 
 def compiled(capability: int, case: str, dtype: str) -> list[Row]:
-    """Compile both programs of one case."""
+    """Compile all programs of one case."""
     rows: list[Row] = []
 
     def compile_only(program: Any, blocks: int, arguments: tuple, **options: Any) -> None:
@@ -96,11 +104,13 @@ def compiled(capability: int, case: str, dtype: str) -> list[Row]:
 
     driver.set_active(cast(Any, Card(capability)))
     _launching._device_limits = lambda device: ""
-    fused.launch = compile_only
+    fused.launch = _together.launch = compile_only
     grid, heads, dim = CASES[case]
     windows = 4 if grid.window else 1
     inputs = doctor.example(grid, heads, dim, windows=windows, dtype=DTYPES[dtype])
-    fused.attention_stats(inputs, doctor.ALL)
+    fused.attention_stats(inputs, doctor.ALL, variant="pairs")
+    if not _together.unfit(inputs):
+        fused.attention_stats(inputs, doctor.ALL, variant="together")
     return rows
 
 

@@ -26,7 +26,7 @@ from _rows import RESULTS, append, show
 
 import attnprobe
 
-SECTIONS = ("overhead", "peers", "cka", "memory", "scaling", "files")
+SECTIONS = ("overhead", "peers", "cka", "memory", "scaling", "files", "kernels")
 
 
 @click.command(help=__doc__)

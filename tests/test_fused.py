@@ -12,7 +12,7 @@ import torch
 
 from attnprobe import doctor, kernels
 from attnprobe.errors import AttnprobeError
-from attnprobe.kernels import fused
+from attnprobe.kernels import _launching, _together, fused
 from attnprobe.tensors import AttentionStats
 from attnprobe.types import MetricOptions, TokenGrid
 
@@ -53,7 +53,7 @@ def test_the_kernel_compiles_to_machine_code(tmp_path):
         TRITON_CACHE_DIR=str(tmp_path),
     )
     names, *rows = (line.split("\t") for line in said.splitlines())
-    assert len(rows) == 8
+    assert len(rows) == 12
     for row in rows:
         found = dict(zip(names, row, strict=True))
         assert int(found["shared"]) <= 99 << 10
@@ -95,9 +95,88 @@ def test_conventions_it_lacks(options):
 
 
 @with_triton
-def test_a_program_that_does_not_start_is_an_error_with_a_way_out(monkeypatch):
-    from attnprobe.kernels import _launching
+def test_heads_that_cannot_be_taken_together_are_told_why(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    half, registers = torch.bfloat16, TokenGrid(2, 2, (16, 16), prefix=17)
+    for inputs, reason in (
+        (doctor.example(GRID, 3, 8), ""),
+        (doctor.example(GRID, 32, 8, dtype=half), ""),
+        (doctor.example(GRID, 2, 8), "2 heads are taken by pairs"),
+        (doctor.example(GRID, 17, 8), "at most 16 heads of these types"),
+        (doctor.example(GRID, 33, 8, dtype=half), "at most 32 heads"),
+        (doctor.example(registers, 3, 8), "at most 16 prefix tokens"),
+    ):
+        assert fused.pairs_because(inputs).startswith(reason)
+        assert bool(fused.pairs_because(inputs)) == bool(reason)
+    with pytest.raises(AttnprobeError, match="by pairs") as caught:
+        fused.attention_stats(doctor.example(GRID, 2, 8), doctor.ALL, variant="together")
+    assert "variant" in caught.value.remedy
+    with pytest.raises(AttnprobeError, match="unknown variant 'all'"):
+        fused.attention_stats(doctor.example(GRID, 3, 8), doctor.ALL, variant="all")
 
+
+@with_triton
+def test_an_old_triton_takes_heads_by_pairs(monkeypatch):
+    monkeypatch.setattr(_together, "release", lambda: (3, 2))
+    assert "before 3.3" in fused.pairs_because(doctor.example(GRID, 3, 8))
+
+
+@pytest.fixture
+def on_a_card(monkeypatch):
+    """A machine that seems to have a card on which nothing was tried yet; notes what is run."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(_launching, "_device_limits", lambda device: "")
+    monkeypatch.setattr(fused, "_DISTRUSTED", {})
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    kl = torch.ones(2, 3, 3)
+    monkeypatch.setattr(fused, "_rows", lambda call, grid, want: (AttentionStats(), None))
+    monkeypatch.setattr(fused, "_divergence", lambda call, lse: kl)
+    monkeypatch.setattr(_together, "run", lambda call, grid, want: AttentionStats(kl=2 * kl))
+
+
+def run_on(inputs):
+    return float(fused.attention_stats(inputs, frozenset({"kl"})).kl.max())
+
+
+@with_triton
+def test_a_wrong_answer_is_not_asked_for_again(on_a_card, monkeypatch):
+    inputs = doctor.example(GRID, 3, 8)
+    assert run_on(inputs) == 1
+    assert "another kl (off by 1.0e+00" in fused.pairs_because(inputs)
+    right = AttentionStats(kl=torch.full((2, 3, 3), 1.00001))
+    monkeypatch.setattr(_together, "run", lambda call, grid, want: right)
+    assert run_on(inputs) == 1
+    assert run_on(doctor.example(GRID, 3, 16)) == pytest.approx(1.00001)  # of another kind
+
+
+@with_triton
+def test_a_program_that_is_not_built_leaves_pairs(on_a_card, monkeypatch):
+    def run(call, grid, want):
+        raise AttnprobeError("out of shared memory", "choose pairs")
+
+    inputs = doctor.example(GRID, 3, 8)
+    monkeypatch.setattr(_together, "run", run)
+    assert run_on(inputs) == 1
+    assert fused.pairs_because(inputs) == "out of shared memory"
+    fused._DISTRUSTED[_together.key(inputs)] = ""  # a trial that it passed helps it as little
+    assert run_on(inputs) == 1
+    assert fused.pairs_because(inputs) == "out of shared memory"
+    with pytest.raises(AttnprobeError, match="shared memory"):
+        fused.attention_stats(inputs, doctor.ALL, variant="together")
+
+
+@with_triton
+def test_nothing_is_tried_within_a_graph(on_a_card, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    inputs = doctor.example(GRID, 3, 8)
+    assert run_on(inputs) == 1
+    assert "captured" in fused.pairs_because(inputs)
+    fused._DISTRUSTED[_together.key(inputs)] = ""
+    assert run_on(inputs) == 2
+
+
+@with_triton
+def test_a_program_that_does_not_start_is_an_error_with_a_way_out(monkeypatch):
     def program(*arguments, **options):
         raise RuntimeError("Failed to find C compiler.\nmore")
 

@@ -24,8 +24,11 @@ def test_doctor_is_content_with_the_device():
     assert [check for check in doctor.checks("cuda") if not check.passed] == []
 
 
-def deviation(inputs, prefix="renormalised"):
-    found = fused.attention_stats(inputs, doctor.ALL, prefix=prefix)
+both = pytest.mark.parametrize("variant", ["pairs", "together"])
+
+
+def deviation(inputs, prefix="renormalised", variant="auto"):
+    found = fused.attention_stats(inputs, doctor.ALL, prefix=prefix, variant=variant)
     return doctor.deviation(found, reference.attention_stats(inputs, doctor.ALL, prefix=prefix))
 
 
@@ -50,28 +53,52 @@ def test_fused_agrees_with_float64(grid, heads, dim, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("windows", [4, 64])
-def test_fused_windows(dtype, windows):
-    grid = TokenGrid(56, 56, (4, 4), window=(7, 7), shift=(3, 3))
-    inputs = doctor.example(grid, 4, 32, windows=windows, device="cuda", dtype=dtype)
-    assert deviation(inputs) < 1e-5
+@pytest.mark.parametrize("heads", [3, 4, 6, 8, 12, 16, 24, 32])
+@pytest.mark.parametrize("dim", [20, 64, 80, 128])
+def test_all_heads_together_agree_with_float64(heads, dim, dtype):
+    if dtype == torch.float32 and heads > 16:
+        pytest.skip("they do not fit")
+    grid = TokenGrid(14, 14, (16, 16), prefix=5)
+    inputs = doctor.example(grid, heads, dim, device="cuda", dtype=dtype)
+    assert fused.pairs_because(inputs) == ""
+    for prefix in ("renormalised", "included"):
+        assert deviation(inputs, prefix, "together") < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_fused_at_the_extremes(dtype):
+def test_many_tokens_of_all_heads_agree_with_float64(dtype):
+    grid = TokenGrid(48, 48, (16, 16), prefix=1)
+    inputs = doctor.example(grid, 3, 64, device="cuda", dtype=dtype)
+    assert deviation(inputs, variant="together") < 1e-5
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("windows", [4, 64])
+def test_fused_windows(variant, dtype, windows):
+    grid = TokenGrid(56, 56, (4, 4), window=(7, 7), shift=(3, 3))
+    inputs = doctor.example(grid, 4, 32, windows=windows, device="cuda", dtype=dtype)
+    assert deviation(inputs, variant=variant) < 1e-5
+
+
+@both
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_fused_at_the_extremes(variant, dtype):
     grid = TokenGrid(14, 14, (16, 16), prefix=1)
     inputs = doctor.example(grid, 3, 64, device="cuda", dtype=dtype)
     huge = replace(inputs, scale=1e3)
-    assert deviation(huge) < 1e-3
+    assert deviation(huge, variant=variant) < 1e-3
     alike = replace(inputs, q=inputs.q[:, :1].expand(-1, 3, -1, -1))
     alike = replace(alike, k=inputs.k[:, :1].expand(-1, 3, -1, -1))
-    assert fused.attention_stats(alike, doctor.ALL).kl.abs().max() == 0
+    assert fused.attention_stats(alike, doctor.ALL, variant=variant).kl.abs().max() == 0
 
 
-def test_small_divergences_keep_their_digits_on_the_device():
+@both
+def test_small_divergences_keep_their_digits_on_the_device(variant):
     grid = TokenGrid(14, 14, (16, 16), prefix=1)
     inputs = doctor.example(grid, 4, 64, spread=0.2, device="cuda")
-    found, truth = (x.attention_stats(inputs, doctor.ALL).kl for x in (fused, reference))
+    found = fused.attention_stats(inputs, doctor.ALL, variant=variant).kl
+    truth = reference.attention_stats(inputs, doctor.ALL).kl
     off = ~torch.eye(4, dtype=torch.bool, device="cuda")
     assert ((found.double() - truth).abs() / truth)[:, off].max() < 2e-4
 
@@ -81,6 +108,7 @@ def test_fused_is_chosen_for_the_device():
     there, here = (doctor.example(grid, 3, 64, device=device) for device in ("cuda", "cpu"))
     assert kernels.choose(MetricOptions(), inputs=there) == "fused"
     assert kernels.choose(MetricOptions(), inputs=here) == "blocked"
+    assert fused.pairs_because(there) == ""
     wide = doctor.example(grid, 2, 160, device="cuda")
     assert kernels.choose(MetricOptions(), inputs=wide) == "blocked"
 
@@ -101,9 +129,10 @@ def test_memory_of_the_fused_kernel_is_linear_in_the_tokens():
     assert taken[1] < 32 * 2**20  # one matrix of 4096 x 4096 takes twice that
 
 
-def test_the_fused_kernel_waits_for_nothing_and_repeats_in_a_graph():
+@pytest.mark.parametrize("heads", [2, 6])
+def test_the_fused_kernel_waits_for_nothing_and_repeats_in_a_graph(heads):
     grid = TokenGrid(14, 14, (16, 16), prefix=1)
-    inputs = doctor.example(grid, 6, 64, device="cuda")
+    inputs = doctor.example(grid, heads, 64, device="cuda")
     eager = fused.attention_stats(inputs, doctor.ALL)
     torch.cuda.set_sync_debug_mode("error")
     try:

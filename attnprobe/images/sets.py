@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class ImageSet:
         """Hash of the images yielded so far; the empty hash before any iteration."""
         return combined_hash(self._used, self._digests)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Ids of the candidates that will be read, in order."""
         return tuple(self._items.ids[index] for index in self._picked)

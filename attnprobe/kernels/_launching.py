@@ -48,6 +48,14 @@ def unsupported(inputs: AttentionInputs | None = None) -> str:
     return _device_limits(inputs.q.device) or _shape_limits(inputs)
 
 
+@cache
+def release() -> tuple[int, ...]:
+    """Return the major and minor number of Triton."""
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+
 def interpreted() -> bool:
     """Whether Triton's interpreter runs the programs: in numpy, on any device, slowly."""
     return os.environ.get("TRITON_INTERPRET") == "1"

@@ -79,6 +79,7 @@ def row_statistics(
     mean += (batch * (heads // group) + shared) * dim
     bias += (batch % bias_period) * bias_batch + head * bias_head
     bias_rows = bias + (prefix + rows) * bias_row
+    y, x = (rows // cols).to(tl.float32) * height, (rows % cols).to(tl.float32) * width
     top = tl.full([BLOCK_M], MASKED, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     inner = tl.zeros([BLOCK_M], tl.float32)
@@ -96,7 +97,7 @@ def row_statistics(
         inner = shrink * (inner + total * (top - peak)) + tl.sum(weights * scores, 1)
         total = shrink * total + tl.sum(weights, 1)
         if DISTANCE:
-            gap = _gaps(rows, first + place - prefix, cols, height, width)
+            gap = _gaps(y, x, first + place - prefix, cols, height, width, SEPARATE)
             far = shrink * far + tl.sum(weights * gap, 1)
         top = peak
     log_total = tl.log(total)
@@ -118,12 +119,15 @@ def row_statistics(
 
 
 @triton.jit
-def _gaps(rows, patches, cols, height, width):
-    """Return distances between patch centres in pixels, fp32; 0 to the prefix tokens before 0."""
-    y, x = rows // cols, rows % cols
-    dy = (y[:, None] - (patches // cols)[None, :]).to(tl.float32) * height
-    dx = (x[:, None] - (patches % cols)[None, :]).to(tl.float32) * width
-    return tl.where((patches >= 0)[None, :], tl.sqrt(dy * dy + dx * dx), 0.0)
+def _gaps(y, x, patches, cols, height, width, SEPARATE: tl.constexpr):
+    """Return distances in pixels from patches centred at (y, x), up to one offset, fp32.
+
+    Prefix tokens come before patch 0 and are at distance 0; `SEPARATE` ones never come.
+    """
+    dy = y[:, None] - ((patches // cols).to(tl.float32) * height)[None, :]
+    dx = x[:, None] - ((patches % cols).to(tl.float32) * width)[None, :]
+    gap = tl.sqrt(dy * dy + dx * dx)
+    return gap if SEPARATE else tl.where((patches >= 0)[None, :], gap, 0.0)
 
 
 @triton.jit

@@ -1,17 +1,21 @@
 """Attention statistics on graphics cards: no logit ever leaves the registers.
 
-Two Triton programs share one way to make a tile of logits. The first goes over the keys of a
-head's block of queries with an online softmax and sums entropy, distance and prefix mass; the
-second, with each row's log-sum-exp known, takes two heads together and sums the divergences
-of either from the other. Memory is linear in the number of tokens, every sum is made in a
-fixed order, and nothing waits for the device, so a call can be part of a CUDA graph.
+There are two ways to the head divergences. `pairs`: one Triton program goes over the keys of a
+head's block of queries with an online softmax and sums entropy, distance and prefix mass, and a
+second, with each row's log-sum-exp known, takes two heads and sums the divergences of either
+from the other. `together`: one program takes all heads of a block of queries and sums everything,
+each logit made once; it is used where its blocks fit and its first answers were right (see
+`pairs_because`). Memory is linear in the number of tokens, every sum is made in a fixed order,
+and after the first layer of a kind nothing waits for the device, so a call can be part of a
+CUDA graph.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from attnprobe.errors import AttnprobeError
+from attnprobe.kernels import _together
+from attnprobe.kernels._call import Call, block_sizes, per_image, power, prepare
 from attnprobe.kernels._launching import (
     interpreted,
     launch,
@@ -23,36 +27,26 @@ from attnprobe.kernels._launching import (
 from attnprobe.tensors import AttentionInputs, AttentionStats
 from attnprobe.types import TokenGrid
 
-__all__ = ["attention_stats", "block_sizes", "interpreted", "preferred", "require", "unsupported"]
+__all__ = [
+    "VARIANTS",
+    "attention_stats",
+    "block_sizes",
+    "interpreted",
+    "pairs_because",
+    "preferred",
+    "require",
+    "unsupported",
+]
 
-
-@dataclass(frozen=True)
-class _Call:
-    """One layer as both programs take it; `tensors`, `strides` and `sizes` in their order."""
-
-    tensors: tuple[Tensor, ...]  # queries, keys, mean keys, bias
-    strides: tuple[int, ...]  # of queries, keys and bias, and how many batches the bias has
-    sizes: tuple[float, ...]  # heads ... scale
-    images: int
-    batch: int
-    heads: int
-    queries: int  # patch queries
-    prefix: int
-    tile: dict[str, int]
-    options: dict[str, bool]
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of queries of one head."""
-        return -(-self.queries // self.tile["BLOCK_M"])
-
-    def empty(self, *shape: int) -> Tensor:
-        """Return fp32 memory on the layer's device."""
-        return torch.empty(shape, dtype=torch.float32, device=self.tensors[0].device)
+VARIANTS = ("auto", "pairs", "together")
 
 
 def attention_stats(
-    inputs: AttentionInputs, want: frozenset[str], *, prefix: str = "renormalised"
+    inputs: AttentionInputs,
+    want: frozenset[str],
+    *,
+    prefix: str = "renormalised",
+    variant: str = "auto",
 ) -> AttentionStats:
     """Return per-image means over patch queries (and windows), fp32.
 
@@ -60,16 +54,30 @@ def attention_stats(
         inputs: One layer of one batch.
         want: Any of distance, entropy, prefix_mass, kl.
         prefix: renormalised or included; other conventions live in `reference`.
+        variant: How heads meet for kl: together, pairs, or auto for the faster that works.
 
     Raises:
-        AttnprobeError: The device, a type or a size is beyond the kernel, or Triton failed.
+        AttnprobeError: The device, a type or a size is beyond the kernel or the variant named,
+            or Triton failed.
     """
+    if variant not in VARIANTS:
+        raise AttnprobeError(
+            f"unknown variant {variant!r} of the fused kernel",
+            f"choose one of: {', '.join(VARIANTS)}",
+        )
     require(inputs)
     if inputs.layer.grid is None:
         want = want - {"distance"}
-    call = _prepare(inputs, prefix)
-    stats, lse = AttentionStats(), call.empty(0)
+    call = prepare(inputs, prefix)
     with on_device(inputs.q):
+        if "kl" in want and _goes_together(inputs, variant):
+            try:
+                return _together.run(call, inputs.grid, want)
+            except AttnprobeError as error:
+                if variant == "together":
+                    raise
+                _DISTRUSTED[_together.key(inputs)] = error.cause
+        stats, lse = AttentionStats(), call.empty(0)
         if want:
             stats, lse = _rows(call, inputs.grid, want)
         if "kl" in want:
@@ -77,36 +85,49 @@ def attention_stats(
     return stats
 
 
-def _prepare(inputs: AttentionInputs, prefix: str) -> _Call:
-    q, k, bias = inputs.q.detach(), inputs.k.detach(), inputs.bias
-    (batch, heads, queries, dim), (_, kv_heads, keys, _) = q.shape, k.shape
-    lead = inputs.grid.prefix
-    first = lead if prefix == "renormalised" else 0
-    wide = q.dtype != k.dtype or q.dtype == torch.float32
-    if interpreted() and q.dtype == torch.bfloat16:
-        wide = True  # the interpreter multiplies the bits of bf16 values
-    mean = k[:, :, first:].mean(2, dtype=torch.float32) if wide else q
-    strides, period = (0, 0, 0, 0), 1
-    if bias is not None:
-        sides = zip(bias.stride(), bias.shape, strict=True)
-        strides = tuple(0 if size == 1 else stride for stride, size in sides)
-        period = len(bias)
-    sizes = (heads, heads // kv_heads, queries - lead, keys - first, dim, lead, first)
-    return _Call(
-        tensors=(q, k, mean, q if bias is None else bias.detach()),  # an unused pointer may be any
-        strides=(*q.stride(), *k.stride(), *strides, period),
-        sizes=(*sizes, float(inputs.scale)),
-        images=inputs.images,
-        batch=batch,
-        heads=heads,
-        queries=queries - lead,
-        prefix=lead,
-        tile=block_sizes(queries - lead, dim, wide=wide, biased=bias is not None),
-        options={"WIDE": wide, "BIASED": bias is not None},
-    )
+def pairs_because(inputs: AttentionInputs) -> str:
+    """Return why heads are taken by pairs for kl, or "" if all are taken together.
+
+    The first time a device meets layers of a kind it runs a small one both ways and compares.
+
+    Args:
+        inputs: One layer of one batch, which the fused kernel can run.
+    """
+    reason = _together.unfit(inputs)
+    if reason or interpreted():
+        return reason
+    kind = _together.key(inputs)
+    if kind not in _DISTRUSTED:
+        if torch.cuda.is_current_stream_capturing():
+            return "the first layer of its kind is captured in a graph, where nothing can be tried"
+        with on_device(inputs.q):
+            _DISTRUSTED[kind] = _trial(_together.trial(inputs))
+    return _DISTRUSTED[kind]
 
 
-def _rows(call: _Call, grid: TokenGrid, want: frozenset[str]) -> tuple[AttentionStats, Tensor]:
+_DISTRUSTED: dict[_together.Key, str] = {}  # why by kind of layer, "" for no reason
+
+
+def _trial(inputs: AttentionInputs) -> str:
+    """Return how the two ways differ on these inputs, or "" if they agree."""
+    names = frozenset(AttentionStats._fields)
+    try:
+        truth, found = (attention_stats(inputs, names, variant=name) for name in VARIANTS[1:])
+    except AttnprobeError as error:
+        return error.cause
+    return _together.difference(found, truth)
+
+
+def _goes_together(inputs: AttentionInputs, variant: str) -> bool:
+    if variant != "together":
+        return variant == "auto" and not pairs_because(inputs)
+    reason = _together.unfit(inputs)
+    if reason:
+        raise AttnprobeError(f"heads cannot be taken together: {reason}", "leave the variant out")
+    return True
+
+
+def _rows(call: Call, grid: TokenGrid, want: frozenset[str]) -> tuple[AttentionStats, Tensor]:
     """Return all statistics but the divergence, and log-sum-exps [batch, heads, queries]."""
     from attnprobe.kernels import _programs
 
@@ -120,7 +141,7 @@ def _rows(call: _Call, grid: TokenGrid, want: frozenset[str]) -> tuple[Attention
         (*call.tensors, lse, entropy, distance, mass, *call.strides, *call.sizes, *place),
         **call.tile,
         **call.options,
-        BLOCK_P=_power(call.prefix),
+        BLOCK_P=power(call.prefix),
         LSE="kl" in want,
         DISTANCE="distance" in want,
         MASS="prefix_mass" in want and call.prefix > 0,
@@ -129,7 +150,7 @@ def _rows(call: _Call, grid: TokenGrid, want: frozenset[str]) -> tuple[Attention
 
     def mean(name: str, sums: Tensor) -> Tensor | None:
         rows = sums.sum(2, dtype=torch.float64) / call.queries
-        return _per_image(rows, call.images) if name in want else None
+        return per_image(rows, call.images) if name in want else None
 
     stats = AttentionStats(
         distance=mean("distance", distance),
@@ -139,7 +160,7 @@ def _rows(call: _Call, grid: TokenGrid, want: frozenset[str]) -> tuple[Attention
     return stats, lse
 
 
-def _divergence(call: _Call, lse: Tensor) -> Tensor:
+def _divergence(call: Call, lse: Tensor) -> Tensor:
     """Return the divergence of every pair of heads, fp32 [images, heads, heads]."""
     from attnprobe.kernels import _programs
 
@@ -154,34 +175,4 @@ def _divergence(call: _Call, lse: Tensor) -> Tensor:
             **call.options,
         )
     rows = sums.sum(3, dtype=torch.float64) / call.queries
-    return _per_image(rows, call.images).clamp(min=0)
-
-
-def _per_image(x: Tensor, images: int) -> Tensor:
-    return x.unflatten(0, (images, -1)).mean(1).float()
-
-
-def _power(size: int) -> int:
-    """Return the power of two that holds `size`, and no less than a product takes.
-
-    >>> _power(3), _power(64), _power(80)
-    (16, 64, 128)
-    """
-    return max(16, 1 << (size - 1).bit_length()) if size else 16
-
-
-def block_sizes(queries: int, dim: int, *, wide: bool, biased: bool) -> dict[str, int]:
-    """Return block sizes and launch options of both programs.
-
-    The largest that registers hold (fp32 spills tens of bytes on compute capability 8) and
-    that fit the 99 KiB of shared memory a block has on the smallest cards.
-    """
-    block_d = min(32, _power(dim)) if wide else _power(dim)
-    return {
-        "BLOCK_M": min(64, _power(queries)),
-        "BLOCK_N": 32 if wide or biased else 64,
-        "BLOCK_D": block_d,
-        "CHANNELS": -(-dim // block_d) * block_d,
-        "num_warps": 4,
-        "num_stages": 2,
-    }
+    return per_image(rows, call.images).clamp(min=0)
