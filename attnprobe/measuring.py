@@ -1,7 +1,7 @@
 """What one forward pass gives: fed layer by layer, taken as a batch of per-image values."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,7 @@ from attnprobe.errors import AttnprobeError
 from attnprobe.kernels import reference
 from attnprobe.metrics import Metric
 from attnprobe.parts import SEPARATOR, Arrays
-from attnprobe.tensors import AttentionInputs, AttentionStats, Features
+from attnprobe.tensors import AttentionInputs, AttentionStats, Features, every
 from attnprobe.types import LayerInfo, MetricOptions
 
 CHOICES = {
@@ -38,6 +38,10 @@ def check_options(options: MetricOptions) -> None:
             raise AttnprobeError(
                 f"unknown {name.replace('_', ' ')} {value!r}", f"choose one of: {', '.join(known)}"
             )
+    if options.query_step < 1:
+        raise AttnprobeError(
+            f"every {options.query_step}th query is impossible", "give a query step of 1 or more"
+        )
 
 
 @dataclass
@@ -133,6 +137,7 @@ class Measurement:
             self._kernels.append("reference")
         elif self.want:
             want = self.want if inputs.layer.grid else self.want - {"distance", "prefix_mass"}
+            inputs = replace(inputs, step=self.options.query_step)
             stats = kernels.attention_stats(inputs, want, self.options, self.kernel)
             self._keep(stats, inputs.layer, needs="stats")
             self._kernels.append(kernels.choose(self.options, self.kernel, inputs))
@@ -218,4 +223,5 @@ def _weights(inputs: AttentionInputs, options: MetricOptions) -> Iterator[Tensor
     """Yield probabilities of patch rows, float64 [1, windows, heads, n, keys], image by image."""
     for scores in reference.logits_by_image(inputs):
         weights, _ = reference.patch_rows(scores, inputs.grid, options.prefix)
-        yield weights.unsqueeze(0)
+        queries = every(options.query_step, inputs.grid.patches)
+        yield weights[..., queries, :].unsqueeze(0)

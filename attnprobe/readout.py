@@ -95,7 +95,9 @@ class Readout:
         )
 
     def _definition(self, metric: Metric) -> str:
-        words = metric.definition(self.options)
+        words, step = metric.definition(self.options), self.options.query_step
+        if step > 1 and not metric.features:
+            words = f"over one in {step} patch queries; {words}"
         if metric.needs == "stats" and self.options.average == "attention":
             return f"of the attention averaged over images first; {words}"
         return words
@@ -138,6 +140,7 @@ def _stats_of_mean(
         want if layer.grid else want - {"distance"},
         prefix=options.prefix,
         divergence="js" if options.divergence == "js" else "kl",
+        step=options.query_step,
     )
     return AttentionStats(*(None if x is None else x.unsqueeze(0).float() for x in stats))
 

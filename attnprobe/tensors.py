@@ -8,6 +8,15 @@ from torch import Tensor
 from attnprobe.types import LayerInfo, TokenGrid
 
 
+def every(step: int, patches: int) -> slice:
+    """Return which of `patches` queries count: every step-th in reading order, one at least.
+
+    >>> list(range(9)[every(4, 9)]), list(range(3)[every(1, 3)]), list(range(2)[every(9, 2)])
+    ([2, 6], [0, 1, 2], [1])
+    """
+    return slice(min(step, patches) // 2, patches, step)
+
+
 @dataclass(frozen=True)
 class AttentionInputs:
     """What one attention layer computes its probabilities from.
@@ -23,6 +32,7 @@ class AttentionInputs:
         scale: Factor on q . k before the bias.
         bias: Additive logits [1 | windows | batch, 1 | heads, 1 | queries, keys], or None;
             -inf marks pairs that carry no weight.
+        step: Only every step-th patch query counts (see `every`).
     """
 
     layer: LayerInfo
@@ -31,6 +41,7 @@ class AttentionInputs:
     k: Tensor
     scale: float
     bias: Tensor | None = None
+    step: int = 1
 
     @property
     def windows(self) -> int:

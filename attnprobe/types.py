@@ -81,7 +81,7 @@ class TokenGrid:
 
     def pixels_per_token(self) -> float:
         """Side of one token in input pixels (geometric mean where it is not square)."""
-        return float(np.sqrt(self.patch[0] * self.patch[1]))
+        return float(np.sqrt(np.prod(self.patch)))
 
 
 def _regions(size: int, window: int, shift: int) -> np.ndarray:
@@ -178,11 +178,7 @@ class LoadLedger:
     missing: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """Number of entries by kind, in reading order.
-
-        >>> LoadLedger(matched=("norm.weight",)).counts()["matched"]
-        1
-        """
+        """Number of entries by kind, in reading order."""
         return {name: len(names) for name, names in asdict(self).items()}
 
 
@@ -199,6 +195,7 @@ class MetricOptions:
         cka_tokens: mean (of patches), cls, or flat (every token).
         cka_estimator: unbiased or biased.
         cka_batch: Images in one CKA mini-batch, whatever the forward batch is.
+        query_step: Only every step-th patch query is measured, in reading order; 1 for all.
     """
 
     distance_unit: str = "px"
@@ -209,6 +206,7 @@ class MetricOptions:
     cka_tokens: str = "mean"
     cka_estimator: str = "unbiased"
     cka_batch: int = 64
+    query_step: int = 1
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ class Provenance:
         device: Device name.
         precision: Floating-point type of the forward pass.
         deviation: Largest relative difference from fp32 on the first images, by metric.
-        processes: Processes that shared the measurement.
+        processes: How many shared the measurement.
         kernel: Kernel implementation that measured the attention.
         seed: Seed of the bootstrap and of any sampling.
         command: The command line or "python".

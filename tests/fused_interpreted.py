@@ -276,3 +276,16 @@ def test_doctor_checks_the_kernel(monkeypatch):
     found = doctor.checks("cpu")
     assert len(found) > 10
     assert all(check.passed for check in found)
+
+
+@pytest.mark.parametrize("variant", ["pairs", "together"])
+@pytest.mark.parametrize("step", [3, 7, 50])
+def test_some_queries_are_measured_as_if_there_were_no_others(variant, step):
+    generator = torch.Generator().manual_seed(step)
+    grid = TokenGrid(5, 4, (16, 8), prefix=2)
+    q, k = (torch.randn(2, 3, grid.tokens, 16, generator=generator) for _ in "qk")
+    bias = torch.randn(1, 3, grid.tokens, grid.tokens, generator=generator)
+    layer = LayerInfo(0, "test", 3, 16, grid)
+    inputs = AttentionInputs(layer, 2, q, k, 0.3, bias, step)
+    found = fused.attention_stats(inputs, ALL, variant=variant)
+    assert doctor.deviation(found, reference.attention_stats(inputs, ALL)) < 1e-5

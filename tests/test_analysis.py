@@ -234,3 +234,15 @@ def test_a_metric_over_weights_needs_no_kernel(model, images, monkeypatch):
 def test_saved_and_read_back(result, tmp_path):
     again = Result.load(result.save(tmp_path / "run"))
     np.testing.assert_array_equal(values(again, "cka"), values(result, "cka"))
+
+
+def test_one_in_some_queries_is_said_and_close(result, model, images):
+    some = attnprobe.analyze(model, images, query_step=3)
+    assert some.config["query_step"] == 3
+    for table in ("distance", "entropy", "head_kl", "prefix_mass"):
+        assert some.tables[table]["definition"][0].startswith("over one in 3 patch queries; ")
+        np.testing.assert_allclose(values(some, table), values(result, table), rtol=0.25, atol=0.02)
+        assert (values(some, table) != values(result, table)).any()
+    assert some.tables["cka"].equals(result.tables["cka"])
+    with pytest.raises(AttnprobeError, match="every 0th query"):
+        attnprobe.analyze(model, images, query_step=0)

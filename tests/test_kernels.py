@@ -374,3 +374,41 @@ def test_grouped_keys_are_those_of_their_group(implementation):
     )
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 7),
+    cols=st.integers(1, 7),
+    prefix=st.integers(0, 3),
+    step=st.integers(1, 60),
+    convention=st.sampled_from(["renormalised", "included"]),
+    biased=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_some_queries_are_measured_as_if_there_were_no_others(
+    rows, cols, prefix, step, convention, biased, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+    grid = TokenGrid(rows, cols, (16, 8), prefix=prefix)
+    q, k = (torch.randn(2, 3, grid.tokens, 8, generator=generator) for _ in "qk")
+    bias = torch.randn(1, 3, grid.tokens, grid.tokens, generator=generator) if biased else None
+    layer = LayerInfo(0, "test", 3, 8, grid)
+    inputs = AttentionInputs(layer, 2, q, k, 0.3, bias, step)
+    scores = reference.logits(inputs, slice(0, 2))
+    weights, logs = reference.patch_rows(scores, grid, convention)
+    kept = [n for n in range(grid.patches) if (n - min(step, grid.patches) // 2) % step == 0]
+    kept = [n for n in kept if n >= min(step, grid.patches) // 2]
+    assert kept
+    expected = {
+        "distance": reference.distance(weights, grid)[..., kept].mean(-1),
+        "entropy": reference.entropy(weights, logs)[..., kept].mean(-1),
+        "kl": reference.kl(weights, logs)[..., kept].mean(-1),
+        "prefix_mass": reference.prefix_mass(scores, grid)[..., kept, :].mean(-2),
+    }
+    for module, tolerance in ((reference, 1e-9), (blocked, 2e-5)):
+        found = module.attention_stats(inputs, ALL, prefix=convention)._asdict()
+        for name, truth in expected.items():
+            torch.testing.assert_close(
+                found[name].double(), truth, rtol=tolerance, atol=tolerance, msg=name
+            )

@@ -19,6 +19,7 @@ OPTION_FIELDS = (
     "cka_tokens",
     "cka_estimator",
     "cka_batch",
+    "query_step",
 )
 
 

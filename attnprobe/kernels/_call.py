@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attnprobe.kernels._launching import interpreted
-from attnprobe.tensors import AttentionInputs
+from attnprobe.tensors import AttentionInputs, every
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class Call:
 
     tensors: tuple[Tensor, ...]  # queries, keys, mean keys, bias
     strides: tuple[int, ...]  # of queries, keys and bias, and how many batches the bias has
-    sizes: tuple[float, ...]  # heads ... scale
+    sizes: tuple[float, ...]  # heads ... scale, first query, step
     images: int
     batch: int
     heads: int
-    queries: int  # patch queries
+    queries: int  # patch queries that count
     prefix: int
     tile: dict[str, int]
     options: dict[str, bool]
@@ -49,17 +49,19 @@ def prepare(inputs: AttentionInputs, prefix: str) -> Call:
         sides = zip(bias.stride(), bias.shape, strict=True)
         strides = tuple(0 if size == 1 else stride for stride, size in sides)
         period = len(bias)
-    sizes = (heads, heads // kv_heads, queries - lead, keys - first, dim, lead, first)
+    chosen = every(inputs.step, queries - lead)
+    count = len(range(queries - lead)[chosen])
+    sizes = (heads, heads // kv_heads, count, keys - first, dim, lead, first)
     return Call(
         tensors=(q, k, mean, q if bias is None else bias.detach()),  # an unused pointer may be any
         strides=(*q.stride(), *k.stride(), *strides, period),
-        sizes=(*sizes, float(inputs.scale)),
+        sizes=(*sizes, float(inputs.scale), chosen.start, chosen.step),
         images=inputs.images,
         batch=batch,
         heads=heads,
-        queries=queries - lead,
+        queries=count,
         prefix=lead,
-        tile=block_sizes(queries - lead, dim, wide=wide, biased=bias is not None),
+        tile=block_sizes(count, dim, wide=wide, biased=bias is not None),
         options={"WIDE": wide, "BIASED": bias is not None},
     )
 

@@ -57,7 +57,7 @@ def row_statistics(
     q, k, mean, bias, lse, entropy, distance, mass,
     q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim,
     bias_batch, bias_head, bias_row, bias_key, bias_period,
-    heads, group, queries, keys, dim, prefix, first, scale, cols, height, width,
+    heads, group, queries, keys, dim, prefix, first, scale, begin, step, cols, height, width,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
     CHANNELS: tl.constexpr, WIDE: tl.constexpr, BIASED: tl.constexpr,
     LSE: tl.constexpr, DISTANCE: tl.constexpr, MASS: tl.constexpr, SEPARATE: tl.constexpr,
@@ -74,12 +74,13 @@ def row_statistics(
     shared = head // group
     rows = (program % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     live = rows < queries
-    q_rows = q + batch * q_batch + head * q_head + (prefix + rows) * q_row
+    spots = begin + rows * step  # of the queries among the patches
+    q_rows = q + batch * q_batch + head * q_head + (prefix + spots) * q_row
     k += batch * k_batch + shared * k_head
     mean += (batch * (heads // group) + shared) * dim
     bias += (batch % bias_period) * bias_batch + head * bias_head
-    bias_rows = bias + (prefix + rows) * bias_row
-    y, x = (rows // cols).to(tl.float32) * height, (rows % cols).to(tl.float32) * width
+    bias_rows = bias + (prefix + spots) * bias_row
+    y, x = (spots // cols).to(tl.float32) * height, (spots % cols).to(tl.float32) * width
     top = tl.full([BLOCK_M], MASKED, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     inner = tl.zeros([BLOCK_M], tl.float32)
@@ -145,7 +146,7 @@ def head_divergence(
     q, k, mean, bias, lse, divergence,
     q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim,
     bias_batch, bias_head, bias_row, bias_key, bias_period,
-    heads, group, queries, keys, dim, prefix, first, scale,
+    heads, group, queries, keys, dim, prefix, first, scale, begin, step,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     CHANNELS: tl.constexpr, WIDE: tl.constexpr, BIASED: tl.constexpr,
 ):  # fmt: skip
@@ -165,14 +166,15 @@ def head_divergence(
     b = (a + index // heads + 1) % heads
     rows = (program % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     live = rows < queries
-    q_rows = q + batch * q_batch + (prefix + rows) * q_row
+    spots = begin + rows * step  # of the queries among the patches
+    q_rows = q + batch * q_batch + (prefix + spots) * q_row
     k += batch * k_batch
     mean += batch * (heads // group) * dim
     bias += (batch % bias_period) * bias_batch
     lse += batch * heads * queries
     k_a, k_b = k + (a // group) * k_head, k + (b // group) * k_head
     mean_a, mean_b = mean + (a // group) * dim, mean + (b // group) * dim
-    bias_rows = bias + (prefix + rows) * bias_row
+    bias_rows = bias + (prefix + spots) * bias_row
     lse_a = tl.load(lse + a * queries + rows, mask=live, other=0.0)
     lse_b = tl.load(lse + b * queries + rows, mask=live, other=0.0)
     a_from_b = tl.zeros([BLOCK_M], tl.float32)

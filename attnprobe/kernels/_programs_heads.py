@@ -120,7 +120,7 @@ def head_statistics(
     q, k, mean, bias, divergence, entropy, distance, mass,
     q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim,
     bias_batch, bias_head, bias_row, bias_key, bias_period,
-    heads, group, queries, keys, dim, prefix, first, scale, cols, height, width,
+    heads, group, queries, keys, dim, prefix, first, scale, begin, step, cols, height, width,
     HEADS: tl.constexpr, STACK: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
     CHANNELS: tl.constexpr, WIDE: tl.constexpr, BIASED: tl.constexpr, EMULATED: tl.constexpr,
@@ -137,18 +137,19 @@ def head_statistics(
     rows = (program % blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
     head = tl.arange(0, HEADS)
     real, live = head < heads, rows < queries
+    spots = begin + rows * step  # of the queries among the patches
     wanted = real[:, None] & live[None, :]
-    q_rows = q + batch * q_batch + head[:, None] * q_head + (prefix + rows)[None, :] * q_row
+    q_rows = q + batch * q_batch + head[:, None] * q_head + (prefix + spots)[None, :] * q_row
     k += batch * k_batch
     k_heads = (head // group) * k_head
     mean_heads = mean + (batch * (heads // group) + head // group) * dim
     bias += (batch % bias_period) * bias_batch
-    bias_rows = head[:, None] * bias_head + (prefix + rows)[None, :] * bias_row
+    bias_rows = head[:, None] * bias_head + (prefix + spots)[None, :] * bias_row
     place = tl.arange(0, BLOCK_N)
     scale *= LOG2E
     # read once where all channels are taken together
     q_tile = _queries(q_rows, wanted, tl.arange(0, BLOCK_D), q_dim, dim, WIDE)
-    y, x = (rows // cols).to(tl.float32) * height, (rows % cols).to(tl.float32) * width
+    y, x = (spots // cols).to(tl.float32) * height, (spots % cols).to(tl.float32) * width
     top = tl.full([HEADS, BLOCK_M], MASKED, tl.float32)
     total = tl.zeros([HEADS, BLOCK_M], tl.float32)
     far = tl.zeros([HEADS, BLOCK_M], tl.float32)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attnprobe.tensors import AttentionInputs
+from attnprobe.tensors import AttentionInputs, every
 from attnprobe.types import TokenGrid
 
 MASKED = -1e30  # finite, so that 0 * MASKED is 0 and not NaN
@@ -23,18 +23,21 @@ class Gaps(NamedTuple):
     Attributes:
         y: Vertical centres in input pixels, fp32 [grid rows].
         x: Horizontal centres in input pixels, fp32 [grid columns].
+        queries: The patches that count as queries.
     """
 
     y: Tensor
     x: Tensor
+    queries: slice = slice(0, None, 1)
 
     @staticmethod
-    def of(grid: TokenGrid, device: torch.device) -> "Gaps":
-        """Return the gaps between the patches of a grid."""
+    def of(grid: TokenGrid, device: torch.device, queries: slice) -> "Gaps":
+        """Return the gaps from some patches of a grid to all."""
         rows, cols = grid.extent
         return Gaps(
             (torch.arange(rows, dtype=torch.float32, device=device) + 0.5) * grid.patch[0],
             (torch.arange(cols, dtype=torch.float32, device=device) + 0.5) * grid.patch[1],
+            queries,
         )
 
     def fill(self, out: Tensor, rows: slice) -> None:
@@ -42,10 +45,11 @@ class Gaps(NamedTuple):
 
         Args:
             out: fp32 [..., rows, keys]; keys before the patches are prefix, at distance 0.
-            rows: Query patches, row-major.
+            rows: Query patches among those that count, row-major.
         """
         tall, wide = len(self.y), len(self.x)
         query = torch.arange(rows.start, rows.stop, device=out.device)
+        query = self.queries.start + self.queries.step * query
         y = (self.y[query // wide, None] - self.y).square_()  # [rows, grid rows]
         x = (self.x[query % wide, None] - self.x).square_()  # [rows, grid columns]
         gap = (y.unsqueeze(2) + x.unsqueeze(1)).sqrt_()  # [rows, grid rows, grid columns]
@@ -66,6 +70,7 @@ class Layer:
     prefix: int  # prefix keys in all
     gaps: Gaps | None  # None where no distance is wanted
     want: frozenset[str]
+    queries: slice  # patches that count as queries
 
 
 class Place(NamedTuple):
@@ -198,17 +203,19 @@ def prepare(inputs: AttentionInputs, want: frozenset[str], prefix: str) -> Layer
     """Return a layer ready to be cut; see `attention_stats` for the arguments."""
     grid, batch = inputs.grid, (inputs.images, inputs.windows)
     bias = None if inputs.bias is None else bias_by_image(inputs.bias, *batch)
+    queries = every(inputs.step, grid.patches)
     if bias is not None and bias.shape[3] > 1:
-        bias = bias[..., grid.prefix :, :]
+        bias = bias[..., grid.prefix :, :][..., queries, :]
     return Layer(
-        q=inputs.q[:, :, grid.prefix :].unflatten(0, batch),
+        q=inputs.q[:, :, grid.prefix :][:, :, queries].unflatten(0, batch),
         k=inputs.keys.unflatten(0, batch),
         bias=bias,
         scale=inputs.scale,
         first=grid.prefix if prefix == "renormalised" else 0,
         prefix=grid.prefix,
-        gaps=Gaps.of(grid, inputs.k.device) if "distance" in want else None,
+        gaps=Gaps.of(grid, inputs.k.device, queries) if "distance" in want else None,
         want=want,
+        queries=queries,
     )
 
 

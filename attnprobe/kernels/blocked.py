@@ -118,7 +118,7 @@ def _add(
     torch.softmax(tile.logits, -1, out=tile.weights)
     if layer.want & {"entropy", "kl", "prefix_mass"}:
         here = (slice(None), *place)
-        lse = _log_sum_exp(tile, place.rows.start + layer.prefix - layer.first)
+        lse = _log_sum_exp(tile, layer, place.rows)
         found.lse[here] = lse
         found.rest[here] = _lower_peaks(tile.logits, lse)
         if "prefix_mass" in layer.want and layer.prefix:
@@ -136,18 +136,23 @@ def _fill_logits(layer: Layer, tile: Tile, q: Tensor, *, k: Tensor, bias: Tensor
     torch.baddbmm(logits, q, k, beta=beta, alpha=layer.scale, out=logits)
 
 
-def _log_sum_exp(tile: Tile, diagonal: int) -> Tensor:
+def _log_sum_exp(tile: Tile, layer: Layer, rows: slice) -> Tensor:
     """Return log sum_k exp S, float64 [heads, images, windows, rows], at no pass over the tile.
 
     S - log P is the same for every key of a row, so one key is enough: the query itself,
     which no mask removes. Where its probability has lost its digits, the pass is made.
     """
     logits, weights = tile.logits, tile.weights
-    p = weights.diagonal(diagonal, -2, -1)
-    if logits.is_cuda or p.shape[-1] < logits.shape[-2] or float(p.min()) < TINY:
+    if logits.is_cuda:
+        return logits.logsumexp(-1).double()
+    start, step = layer.queries.start, layer.queries.step
+    row = torch.arange(rows.stop - rows.start)
+    own = start + step * (row + rows.start) + layer.prefix - layer.first  # the query as a key
+    p = weights[..., row, own]
+    if float(p.min()) < TINY:
         return logits.logsumexp(-1).double()
     # in fp32 the logarithm alone would cost more digits than everything before it
-    return logits.diagonal(diagonal, -2, -1) - p.double().log_()
+    return logits[..., row, own] - p.double().log_()
 
 
 def _lower_peaks(logits: Tensor, lse: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attnprobe.tensors import AttentionInputs, AttentionStats
+from attnprobe.tensors import AttentionInputs, AttentionStats, every
 from attnprobe.types import TokenGrid
 
 
@@ -53,9 +53,9 @@ def patch_rows(scores: Tensor, grid: TokenGrid, prefix: str) -> tuple[Tensor, Te
     return log_weights.exp(), log_weights
 
 
-def distance(weights: Tensor, grid: TokenGrid) -> Tensor:
+def distance(weights: Tensor, grid: TokenGrid, queries: slice = slice(None)) -> Tensor:
     """Return sum_k A'[q, k] * |c_q - c_k| in pixels; keys beyond the patches are prefix."""
-    gap = torch.tensor(grid.distances(), dtype=weights.dtype, device=weights.device)
+    gap = torch.tensor(grid.distances()[queries], dtype=weights.dtype, device=weights.device)
     patches = weights[..., weights.shape[-1] - grid.patches :]
     return (patches * gap).sum(-1)
 
@@ -104,7 +104,7 @@ def attention_stats(
     if inputs.layer.grid is None:
         want = want - {"distance"}
     rows = [
-        stats_of(scores, inputs.grid, want, prefix=prefix, divergence=divergence)
+        stats_of(scores, inputs.grid, want, prefix=prefix, divergence=divergence, step=inputs.step)
         for scores in logits_by_image(inputs)
     ]
     fields = zip(*rows, strict=True)
@@ -112,13 +112,22 @@ def attention_stats(
 
 
 def stats_of(
-    scores: Tensor, grid: TokenGrid, want: frozenset[str], *, prefix: str, divergence: str
+    scores: Tensor,
+    grid: TokenGrid,
+    want: frozenset[str],
+    *,
+    prefix: str,
+    divergence: str,
+    step: int = 1,
 ) -> AttentionStats:
     """Return the statistics of one image from its logits [windows, heads, queries, keys]."""
+    queries = every(step, grid.patches)
+    patches = scores[..., grid.prefix :, :][..., queries, :]
+    scores = torch.cat([scores[..., : grid.prefix, :], patches], dim=-2)
     weights, log_weights = patch_rows(scores, grid, prefix)  # [windows, heads, n, keys]
     pairs = {"kl": kl, "js": jensen_shannon}[divergence]
     return AttentionStats(
-        distance(weights, grid).mean((0, 2)) if "distance" in want else None,
+        distance(weights, grid, queries).mean((0, 2)) if "distance" in want else None,
         entropy(weights, log_weights).mean((0, 2)) if "entropy" in want else None,
         prefix_mass(scores, grid).mean((0, 2)) if "prefix_mass" in want else None,
         pairs(weights, log_weights).mean((0, 3)) if "kl" in want else None,

@@ -66,7 +66,7 @@ CONFIG: Kinds = {
     **dict.fromkeys(("distance_unit", "entropy_unit", "prefix", "average", "divergence"), TEXT),
     **dict.fromkeys(("cka_tokens", "cka_estimator", "device", "precision", "kernel"), TEXT),
     **dict.fromkeys(("checkpoint", "images", "split"), TEXT),
-    **dict.fromkeys(("limit", "maps", "resamples", "seed", "cka_batch"), COUNT),
+    **dict.fromkeys(("limit", "maps", "resamples", "seed", "cka_batch", "query_step"), COUNT),
     "batch_size": COUNT,
     "workers": (_is_workers, "a count, or -1"),
     **dict.fromkeys(("metrics", "map_images"), TEXTS),
