@@ -23,15 +23,15 @@ from attnprobe.checkpoints import LoadedModel
 from attnprobe.checkpoints.wrapping import wrap
 from attnprobe.compiling import compiled
 from attnprobe.datasets import open_set
-from attnprobe.errors import ImagesError
 from attnprobe.graphs import Graphs, by_cuda
-from attnprobe.images import ImageSet, combined_hash, evenly_spaced
-from attnprobe.mapmaking import MapMaker, arrays_of_maps
+from attnprobe.images import ImageSet, combined_hash
+from attnprobe.mapmaking import arrays_of_maps, map_maker, note_lost
 from attnprobe.measuring import Measurement
-from attnprobe.passes import Passes, batch_size, cores, decoders
+from attnprobe.passes import Passes
 from attnprobe.precision import Precision
 from attnprobe.processes import World
 from attnprobe.readout import Readout, kernel_names
+from attnprobe.resources import batch_size, cores, decoders
 from attnprobe.results import Result
 from attnprobe.settings import AnalysisConfig, configure, device_of, without_cka_of_few
 from attnprobe.survey import Progress, Survey
@@ -125,6 +125,7 @@ def analyze_together(
         held = survey.passes.held
     if part is None:
         return None
+    note_lost(part, source, config.map_images)
     used = [source.ids[number] for number in part.numbers.tolist()]
     provenance = Provenance(
         weights_sha256=loaded.spec.sha256,
@@ -167,24 +168,12 @@ def _survey(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig, world
     passes = Passes(
         loaded.module,
         measurement,
-        _map_maker(loaded, source, config),
+        map_maker(source, loaded.spec, config.maps, config.map_images),
         Precision("fp32"),
         batch_size(config.batch_size, loaded.spec.input_size, device),
         Graphs(measurement, by_cuda) if config.graphs else None,
     )
-    return Survey(passes, source, config, loaded.spec.sha256, world)
-
-
-def _map_maker(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig) -> MapMaker:
-    """Choose the images of which maps are kept, by number and by id."""
-    spread = evenly_spaced(source.count, config.maps) if config.maps else []
-    named = frozenset(config.map_images)
-    if absent := sorted(named - set(source.ids)):
-        raise ImagesError(
-            f"no image of {source.label} is called {absent[0]!r}",
-            f"name an image as the run's table of images does, such as {source.ids[0]!r}",
-        )
-    return MapMaker(frozenset(spread), named, loaded.spec.mean, loaded.spec.std)
+    return Survey(passes, source, config, loaded.spec, world)
 
 
 def tabulated(

@@ -15,43 +15,11 @@ import torch
 from torch import Tensor
 
 from attnprobe.errors import AttnprobeError
+from attnprobe.grouping import Grouping
 from attnprobe.measuring import Batch
 from attnprobe.metrics import Metric
 from attnprobe.parts import SEPARATOR, Arrays, Part, joined
 from attnprobe.types import MetricOptions
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """How candidates are cut into mini-batches.
-
-    Attributes:
-        count: Candidates in all.
-        size: Candidates in a mini-batch.
-        smallest: Fewest candidates in the last one; fewer join the one before.
-
-    >>> [list(Grouping(7, 3, 2).members(at)) for at in range(2)]
-    [[0, 1, 2], [3, 4, 5, 6]]
-    """
-
-    count: int
-    size: int
-    smallest: int
-
-    @cached_property
-    def last(self) -> int:
-        """Number of the last mini-batch."""
-        whole, rest = divmod(self.count, self.size)
-        return max(0, whole if rest >= self.smallest else whole - 1)
-
-    def of(self, number: int) -> int:
-        """Return the mini-batch of a candidate."""
-        return min(number // self.size, self.last)
-
-    def members(self, group: int) -> range:
-        """Return the candidates of a mini-batch."""
-        stop = self.count if group == self.last else (group + 1) * self.size
-        return range(group * self.size, stop)
 
 
 @dataclass
@@ -72,6 +40,8 @@ class Gathered:
     _parts: list[Part] = field(default_factory=list)
     _seen: set[int] = field(default_factory=set)
     _open: dict[int, int] = field(default_factory=dict)  # candidates seen of each mini-batch
+    _finished: set[int] = field(default_factory=set)  # mini-batches that are reduced
+    _sums: Arrays = field(default_factory=dict)
     _waiting: dict[int, list[tuple[np.ndarray, dict[str, Tensor]]]] = field(default_factory=dict)
 
     @cached_property
@@ -131,7 +101,7 @@ class Gathered:
             part.features = {
                 name: x[rows.to(x.device)].cpu().numpy() for name, x in batch.features.items()
             }
-        self._parts.append(_light(part))
+        self._keep(part)
         return part
 
     def add(self, part: Part) -> None:
@@ -145,11 +115,12 @@ class Gathered:
                 f"image {min(twice)} was measured twice", "measure again without --resume"
             )
         self._note(part)
-        for group in part.groups:
+        for group in part.groups:  # parts come in any order: features may come after their group
+            self._finished.add(group)
             self._waiting.pop(group, None)
         features = {n: torch.from_numpy(x).to(self.device) for n, x in part.features.items()}
         self._wait(part.pending, features)
-        self._parts.append(_light(part))
+        self._keep(part)
         finished = self._complete(part.seen)
         if finished:
             self._parts.append(Part(groups=finished))
@@ -176,6 +147,7 @@ class Gathered:
             raise AttnprobeError(
                 f"{missing} of {self.count} images were never measured", "report this as a defect"
             )
+        self._check_groups()
         left = sorted(self._waiting)  # those with too few readable images for a mini-batch
         if left:
             parts = [held for group in left for held in self._waiting[group]]
@@ -187,7 +159,25 @@ class Gathered:
         found = joined(self._parts)
         for part in self._parts:  # some hold nothing but mini-batches
             found.groups |= part.groups
+        found.sums = dict(self._sums)
         return found
+
+    def _keep(self, part: Part) -> None:
+        """Keep a part without what is kept elsewhere: features wait, sums are added up."""
+        for name, value in part.sums.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._parts.append(replace(part, pending=part.pending[:0], features={}, sums={}))
+
+    def _check_groups(self) -> None:
+        """Refuse mini-batches that were reduced over other images than those that are here."""
+        here = {number for part in self._parts for number in part.numbers.tolist()}
+        for part in self._parts:
+            for group, held in part.groups.items():
+                if here & set(self.grouping.members(group)) != set(held["numbers"].tolist()):
+                    raise AttnprobeError(
+                        "images changed while the measurement was interrupted",
+                        "measure anew with --overwrite",
+                    )
 
     def _note(self, part: Part) -> None:
         """Count the candidates of a part to their mini-batches."""
@@ -201,7 +191,7 @@ class Gathered:
         if not features:
             return
         groups = np.array([self.grouping.of(number) for number in numbers.tolist()])
-        for group in np.unique(groups).tolist():
+        for group in sorted(set(groups.tolist()) - self._finished):
             at = np.flatnonzero(groups == group)
             rows = torch.from_numpy(at)
             part = {name: x[rows.to(x.device)] for name, x in features.items()}
@@ -210,12 +200,13 @@ class Gathered:
     def _complete(self, seen: Iterable[int]) -> dict[int, Arrays]:
         """Reduce the mini-batches whose candidates have all been seen."""
         found = {}
-        for group in sorted({self.grouping.of(number) for number in seen}):
+        for group in sorted({self.grouping.of(number) for number in seen} - self._finished):
             whole = self._open[group] == len(self.grouping.members(group))
             parts = self._waiting.get(group, [])
             images = sum(len(numbers) for numbers, _ in parts)
             if whole and images >= max(self.grouping.smallest, 1) and parts:
                 found[group] = self._reduce(self._waiting.pop(group))
+                self._finished.add(group)
         return found
 
     def _reduce(self, parts: list[tuple[np.ndarray, dict[str, Tensor]]]) -> Arrays:
@@ -232,8 +223,3 @@ class Gathered:
                 held = metric.features.group(layers, self.options)
                 found |= {f"{metric.name}{SEPARATOR}{key}": value for key, value in held.items()}
         return found
-
-
-def _light(part: Part) -> Part:
-    """Return a part without its features, which wait elsewhere."""
-    return replace(part, pending=part.pending[:0], features={})

@@ -9,7 +9,7 @@ from attnprobe.analysis import model_card
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.kernels.blocked import TILE_BYTES
-from attnprobe.passes import batch_size
+from attnprobe.resources import batch_size
 from attnprobe.tensors import AttentionInputs, Features
 from attnprobe.types import LayerInfo
 

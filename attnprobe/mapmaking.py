@@ -1,6 +1,7 @@
 """Attention maps of a few chosen images, taken while the forward pass runs (see `maps`)."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnprobe import maps
-from attnprobe.images import ImageBatch
+from attnprobe.errors import ImagesError
+from attnprobe.images import ImageBatch, ImageSet, evenly_spaced
 from attnprobe.kernels import reference
 from attnprobe.parts import SEPARATOR, Arrays, Part
 from attnprobe.tensors import AttentionInputs
-from attnprobe.types import TokenGrid
+from attnprobe.types import CheckpointSpec, TokenGrid
 
 CHUNK_BYTES = 64 << 20  # probabilities in memory at once
 QUALITY = 85
@@ -48,15 +50,11 @@ class MapMaker:
     def begin_batch(self, batch: ImageBatch) -> None:
         """Note which images of the coming batch are chosen, and keep their pixels."""
         self._taken = {}
-        chosen = {
-            at
+        self._chosen = {
+            at: number
             for at, (name, number) in enumerate(zip(batch.ids, batch.numbers, strict=True))
             if name in self.ids or number in self.numbers
         }
-        for lost in sorted(self.numbers & set(batch.skipped)):  # the next one stands in for it
-            free = (at for at, n in enumerate(batch.numbers) if n > lost and at not in chosen)
-            chosen |= {at for at in [next(free, None)] if at is not None}
-        self._chosen = {at: batch.numbers[at] for at in sorted(chosen)}
         if self._chosen:
             images = batch.x
             for at, number in self._chosen.items():
@@ -85,6 +83,28 @@ class MapMaker:
         array = (pixels * 255).round().byte().permute(1, 2, 0).numpy()  # [height, width, 3]
         Image.fromarray(array).save(file, "JPEG", quality=QUALITY)
         return np.frombuffer(file.getvalue(), dtype=np.uint8)
+
+
+def map_maker(source: ImageSet, spec: CheckpointSpec, count: int, ids: Sequence[str]) -> MapMaker:
+    """Choose the images of which maps are kept: some evenly spaced, and some by id.
+
+    Raises:
+        ImagesError: An id is not there.
+    """
+    if absent := sorted(set(ids) - set(source.ids)):
+        raise ImagesError(
+            f"no image of {source.label} is called {absent[0]!r}",
+            f"name an image as the run's table of images does, such as {source.ids[0]!r}",
+        )
+    spread = evenly_spaced(source.count, count) if count else []
+    return MapMaker(frozenset(spread), frozenset(ids), spec.mean, spec.std)
+
+
+def note_lost(part: Part, source: ImageSet, ids: Sequence[str]) -> None:
+    """Say which of the images that were named for maps could not be read."""
+    lost = {source.ids[number] for number in part.skipped}
+    for name in sorted(set(ids) & lost):
+        warnings.warn(f"{name} cannot be read, so that it has no maps", stacklevel=4)
 
 
 def arrays_of_maps(part: Part) -> Arrays:

@@ -78,6 +78,7 @@ class Held:
         """Whether another pass reported the same, up to a part of the largest value."""
         pairs = [pair for n, x in self.rows.items() for pair in zip(x, other.rows[n], strict=True)]
         pairs += [(x, other.features[name]) for name, x in self.features.items()]
+        pairs += [(x, other.sums[name]) for name, x in self.sums.items()]
         return all(
             bool((x - y).abs().max() <= tolerance * y.abs().max().clamp(min=tolerance))
             for x, y in pairs
@@ -163,6 +164,10 @@ class Measurement:
             AttnprobeError: A value is not a finite number.
         """
         rows = {name: self._rows_of(name, held) for name, held in self._rows.items()}
+        for name, held in self._features.items():
+            if not bool(held.isfinite().all()):
+                metric, _, layer = name.partition(SEPARATOR)
+                raise not_finite(metric, layer, held.cpu().numpy())
         sums = {name: held.cpu().numpy() for name, held in self._sums.items()}
         batch = Batch(
             rows, sums, self._features, maps or {}, tuple(layers), kernels=tuple(self._kernels)

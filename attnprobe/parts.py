@@ -42,7 +42,7 @@ class Part:
         groups: Finished mini-batches by number, "metric|what": array.
         maps: Attention maps by number of the image.
         layers: The attention layers; empty where nothing ran.
-        kernels: The kernel that measured each layer.
+        kernels: The kernels that measured.
     """
 
     numbers: np.ndarray = field(default_factory=_numbers)
@@ -72,7 +72,10 @@ def joined(parts: Iterable[Part]) -> Part:
     found = [part for part in parts if len(part.numbers) or part.skipped]
     if not found:
         return Part()
+    layers = _layers(found)
     whole = Part(
+        layers=layers,
+        kernels=tuple(sorted({name for part in found for name in part.kernels})),
         numbers=np.concatenate([part.numbers for part in found]),
         digests=np.concatenate([part.digests for part in found]),
         pending=np.concatenate([part.pending for part in found]),
@@ -85,7 +88,6 @@ def joined(parts: Iterable[Part]) -> Part:
         whole.maps |= part.maps
         for name, value in part.sums.items():
             whole.sums[name] = whole.sums[name] + value if name in whole.sums else value
-        _check_layers(whole, part)
     order = np.argsort(whole.numbers, kind="stable")
     whole.numbers, whole.digests = whole.numbers[order], whole.digests[order]
     whole.rows = {name: value[order] for name, value in whole.rows.items()}
@@ -112,7 +114,7 @@ def part_of(arrays: Arrays, text: str) -> Part:
     """Return the part that `arrays_of` took apart.
 
     Raises:
-        ValueError, KeyError, TypeError: It is none.
+        ValueError, KeyError, TypeError, AttributeError: It is none.
     """
     facts = json.loads(text)
     part = Part(
@@ -139,13 +141,32 @@ def _concatenated(held: list[Arrays]) -> Arrays:
     return {name: np.concatenate([arrays[name] for arrays in held]) for name in held[0]}
 
 
-def _check_layers(whole: Part, part: Part) -> None:
-    """Every batch must have had the same layers, on whatever machine it was measured."""
-    if not part.layers:
-        return
-    if whole.layers and whole.layers != part.layers:
+def _layers(parts: list[Part]) -> tuple[LayerInfo, ...]:
+    """Return the layers; every batch must have had the same, on whatever machine."""
+    held = {part.layers for part in parts if part.layers}
+    if len(held) > 1:
         raise AttnprobeError("the model's layers changed between batches", "use images of one size")
-    whole.layers, whole.kernels = part.layers, part.kernels
+    return held.pop() if held else ()
+
+
+def check(part: Part, count: int) -> None:
+    """Refuse what no measurement of `count` candidates writes.
+
+    Raises:
+        ValueError: Numbers, shapes or types are not those of a part.
+    """
+    sizes = len(part.numbers), len(part.pending)
+    whole = [(part.digests, np.uint8, sizes[0])]
+    whole += [(x, None, sizes[0]) for x in part.rows.values()]
+    whole += [(x, None, sizes[1]) for x in part.features.values()]
+    sound = all(len(x) == size and kind in (None, x.dtype) for x, kind, size in whole)
+    numbers = [part.numbers, part.pending, *(held["numbers"] for held in part.groups.values())]
+    for held in numbers:
+        sound &= held.dtype == np.int64 and held.ndim == 1 and len(np.unique(held)) == len(held)
+        sound &= all(0 <= number < count for number in held.tolist())
+    sound &= part.digests.shape == (sizes[0], 32) and not set(part.skipped) & set(numbers[0])
+    if not (sound and all(0 <= number < count for number in part.skipped)):
+        raise ValueError("not a part of this measurement")
 
 
 def _layer(held: dict[str, Any]) -> LayerInfo:

@@ -4,7 +4,7 @@ Decoding runs ahead in worker processes; bytes, not floats, go to the device, wh
 normalised. A batch that does not fit the memory is halved, and those after it are, too.
 """
 
-import os
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,10 @@ from attnprobe.images import ImageBatch
 from attnprobe.images.decoding import normalise
 from attnprobe.mapmaking import MapMaker
 from attnprobe.measuring import Batch, Measurement
-from attnprobe.precision import Precision
+from attnprobe.precision import Precision, deviation
 from attnprobe.tensors import AttentionInputs, Features
 from attnprobe.types import LayerInfo
 
-SIDE = 224 * 224  # pixels; batches are chosen by pixels
-ON_CPU, ON_DEVICE = 8 * SIDE, 256 * SIDE  # pixels of a pass that are enough to keep it busy
-MOST = {"cpu": 64}
-MOST_ON_DEVICE = 256
 EXHAUSTED = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -127,6 +123,33 @@ class Passes:
         self.graphs.run(x, self.module, lambda: taps.layers)
         return self.graphs.layers(taps.layers)
 
+    def deviation(
+        self, batch: ImageBatch, candidate: Precision, *, forgiving: bool
+    ) -> dict[str, float]:
+        """Return what a smaller type changes on some images, by metric; as many as fit.
+
+        Args:
+            batch: The images.
+            candidate: The smaller type.
+            forgiving: Whether values that are no numbers are a deviation and not an error.
+        """
+        metrics, options = self.measurement.metrics, self.measurement.options
+        while True:
+            try:
+                full = self.one(batch, Precision("fp32"))
+                try:
+                    low = self.one(batch, candidate)
+                except AttnprobeError:
+                    if forgiving:
+                        return {"values that are no numbers": math.inf}
+                    raise
+                return deviation(full, low, metrics, options)
+            except RuntimeError as error:
+                if not _exhausted(error):
+                    raise
+                self._halve(len(batch.ids), error)
+                batch = next(pieces(batch, self.size))
+
     def _input(self, batch: ImageBatch) -> Tensor:
         pixels = batch.pixels.to(self.device, non_blocking=True)
         x = pixels if batch.spec is None else normalise(pixels, batch.spec)
@@ -145,21 +168,6 @@ class Passes:
         self.size = max(1, images // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def batch_size(asked: int, shape: tuple[int, int, int], device: torch.device) -> int:
-    """Return how many images go through a pass: what was asked for, or by device and size.
-
-    >>> batch_size(0, (3, 224, 224), torch.device("cpu"))
-    8
-    >>> batch_size(0, (3, 1024, 1024), torch.device("cpu"))
-    1
-    """
-    if asked:
-        return asked
-    budget = ON_CPU if device.type == "cpu" else ON_DEVICE
-    fit = max(1, budget // (shape[1] * shape[2]))
-    return min(1 << (fit.bit_length() - 1), MOST.get(device.type, MOST_ON_DEVICE))
 
 
 def pieces(batch: ImageBatch, size: int) -> Iterator[ImageBatch]:
@@ -199,25 +207,6 @@ def ahead(batches: Iterable[ImageBatch], device: torch.device) -> Iterator[Image
         before = replace(batch, pixels=pixels)
     if before is not None:
         yield before
-
-
-def decoders(asked: int, device: torch.device, cores: int) -> int:
-    """Return how many processes decode: what was asked for, or by device.
-
-    Args:
-        asked: Their number, or -1 to choose.
-        device: Where the passes run; a CPU has no core to spare for decoding.
-        cores: Cores of this process.
-    """
-    if asked >= 0:
-        return asked
-    return 0 if device.type == "cpu" else max(1, min(8, cores - 1))
-
-
-def cores() -> int:
-    """Return the cores that this process may use."""
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def _exhausted(error: RuntimeError) -> bool:

@@ -79,6 +79,20 @@ def checked(name: str, device: torch.device) -> str:
     return name
 
 
+def check_weights(name: str, held: torch.dtype) -> None:
+    """Refuse a type for weights that are of another small one.
+
+    Raises:
+        AttnprobeError: They are.
+    """
+    wanted = Precision(name).dtype
+    if wanted is not None and held not in (torch.float32, wanted):
+        raise AttnprobeError(
+            f"weights of {str(held).removeprefix('torch.')} cannot run in {name}",
+            "leave --precision at auto",
+        )
+
+
 def candidates(name: str, device: torch.device, images: int, batch: int) -> tuple[Precision, ...]:
     """Return the smaller types to try before fp32, best first.
 

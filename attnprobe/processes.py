@@ -6,6 +6,7 @@ machine; each process has a device of its own.
 
 import atexit
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any
 from attnprobe.errors import AttnprobeError
 
 PATIENCE = timedelta(days=3)  # one share may take long; a process that died is noticed at once
+PULSE = 0.02  # seconds between two looks at whether the others have come
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class World:
 
         found: list[Any] = [None] * self.count
         with _explained():
+            _meet()
             dist.all_gather_object(found, item)
         return found
 
@@ -52,6 +55,7 @@ class World:
 
         found: list[Any] = [None] * self.count if self.main else []
         with _explained():
+            _meet()
             dist.gather_object(item, found if self.main else None)
         return found
 
@@ -63,6 +67,7 @@ class World:
 
         held = [item]
         with _explained():
+            _meet()
             dist.broadcast_object_list(held)
         return held[0]
 
@@ -109,6 +114,17 @@ def local_rank() -> int:
     """Return the number of this process on its machine, which chooses its device."""
     told = os.environ.get("LOCAL_RANK", "0")
     return int(told) if told.isdigit() else 0
+
+
+def _meet() -> None:
+    """Wait for the others; unlike the calls that follow, this hears signals while it waits."""
+    import torch.distributed as dist
+
+    work = dist.barrier(async_op=True)
+    while work is not None and not work.is_completed():
+        time.sleep(PULSE)
+    if work is not None:
+        work.wait()
 
 
 class _explained:  # noqa: N801 - reads as a word at its place

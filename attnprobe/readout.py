@@ -158,9 +158,9 @@ def group_samples(metric: Metric, part: Part) -> np.ndarray:
     name = f"{metric.name}{SEPARATOR}samples"
     numbers = [group["numbers"] for group in held if name in group]
     samples = [group[name] for group in held if name in group]
-    told = [x for x in samples if np.isfinite(x).all()]
+    smallest = metric.features.smallest if metric.features else 0
+    told = [x for x in samples if len(x) >= smallest]
     if not told:
-        smallest = metric.features.smallest if metric.features else 0
         raise AttnprobeError(
             f"{metric.name.upper()} needs at least {smallest} images, got {len(part.numbers)}",
             f"give more images, or leave {metric.name} out",
@@ -169,7 +169,7 @@ def group_samples(metric: Metric, part: Part) -> np.ndarray:
     found = np.empty((len(part.numbers), *mean.shape))
     found[:] = mean
     for at, x in zip(numbers, samples, strict=True):
-        if np.isfinite(x).all():
+        if len(x) >= smallest:
             found[np.searchsorted(part.numbers, at)] = x
     if silent := len(part.numbers) - sum(map(len, told)):
         warnings.warn(

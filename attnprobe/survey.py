@@ -6,10 +6,12 @@ shares and batches were cut leaves no trace in the result.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,18 @@ import torch
 from attnprobe import precision
 from attnprobe.errors import AttnprobeError, OutputError
 from attnprobe.gathering import Gathered
-from attnprobe.images import ImageSet
+from attnprobe.images import ImageSet, evenly_spaced
 from attnprobe.parts import Part
 from attnprobe.passes import Passes, ahead
 from attnprobe.precision import Precision
 from attnprobe.processes import World
 from attnprobe.settings import AnalysisConfig
-from attnprobe.unfinished import Unfinished
+from attnprobe.types import CheckpointSpec
+from attnprobe.unfinished import Unfinished, new_token, unreadable
 
 Progress = Callable[[int, int], None]
 TRIAL = 8  # images on which precisions are compared
+LOOKED_AT = 8  # images that are looked at again when a run is taken up
 HOW = {"batch_size", "workers", "device", "resamples", "seed", "compile", "graphs"}  # not what
 
 
@@ -39,7 +43,7 @@ class Survey:
         passes: Runs the model.
         source: The images.
         config: How to measure.
-        weights_sha256: Which model it is.
+        spec: Which model it is.
         world: The processes.
         folder: Where the state is kept, or None to keep none.
         resume: Whether to go on from the state that is there.
@@ -48,7 +52,7 @@ class Survey:
     passes: Passes
     source: ImageSet
     config: AnalysisConfig
-    weights_sha256: str
+    spec: CheckpointSpec
     world: World = field(default_factory=World)
     folder: Path | None = None
     resume: bool = False
@@ -89,17 +93,24 @@ class Survey:
     def _begin(self, state: Unfinished | None) -> Sequence[int]:
         """Take up what is there, agree on the precision; return this process's candidates."""
         self._check_alike()
+        if state and self.world.main:
+            state.claim()
         stored = self._stored(state)
         if stored and state:
+            state.run = stored["run"]
             self._take_up(state)
         done = set[int]().union(*self.world.everywhere(self.gathered.seen))
         left = [number for number in range(self.source.count) if number not in done]
         numbers = self.world.share(left)
-        told = stored or (self._facts(*self._choose(numbers)) if self.world.main else None)
-        if state and not stored and self.world.main and told:
-            state.remove()  # journals without a state
-            state.begin(told)
+        told = stored
+        if self.world.main and not stored:
+            told = self._facts(*self._choose(numbers)) | {"run": new_token()}
         told = self.world.shared(told)
+        if state:
+            state.run = told["run"]
+            state.forget_others()
+            if self.world.main and not stored:
+                state.begin(told)
         self.passes.precision = Precision(told["precision"])
         self.deviation = told["deviation"]
         return numbers
@@ -126,22 +137,45 @@ class Survey:
                 "go on with it by --resume, or measure anew with --overwrite",
             )
         wanted = self._facts(Precision(self.config.precision), {})
-        for name in ("config", "weights", "images"):
+        for name in ("config", "weights", "model", "images", "version"):
             if stored.get(name) != wanted[name]:
                 what = _what(name, stored, wanted)
                 raise OutputError(
                     f"the interrupted measurement in {state.folder} is of other {what}",
                     "give the command as it was, or measure anew with --overwrite",
                 )
+        if not _is_precision(stored, self.passes.device):
+            raise unreadable(state.folder, "its precision is none")
         return stored
 
     def _take_up(self, state: Unfinished) -> None:
         """Read what was measured before; each file by one process that sees it."""
-        seen = self.world.everywhere(state.files())
+        seen = self.world.everywhere(state.files(state.run))
         before = {name for names in seen[: self.world.rank] for name in names}
         own = [name for name in seen[self.world.rank] if name not in before]
-        for part in state.parts(own):
+        held: dict[int, bytes] = {}
+        for part in state.parts(own, self.source.count):
             self.gathered.add(part)
+            digests = (row.tobytes() for row in part.digests)
+            held |= dict(zip(part.numbers.tolist(), digests, strict=True))
+            held |= dict.fromkeys(part.skipped, b"")
+        self._check_contents(held)
+
+    def _check_contents(self, held: dict[int, bytes]) -> None:
+        """Look at some of the images again: names may be the same and contents others."""
+        lost = [number for number in sorted(held) if not held[number]]
+        read = [number for number in sorted(held) if held[number]]
+        some = [read[at] for at in evenly_spaced(len(read), LOOKED_AT)] if read else []
+        numbers = sorted({*some, *read[-1:], *lost[:LOOKED_AT]})
+        for batch in self.source.read(numbers, TRIAL):
+            now = dict(zip(batch.numbers, (row.tobytes() for row in batch.digests), strict=True))
+            now |= dict.fromkeys(batch.skipped, b"")
+            for number, digest in now.items():
+                if held[number] != digest:
+                    raise OutputError(
+                        f"{self.source.ids[number]} has changed since the interruption",
+                        "measure anew with --overwrite",
+                    )
 
     def _choose(self, numbers: Sequence[int]) -> tuple[Precision, dict[str, float]]:
         """Return the precision of the passes, and how far it is from fp32 on some images."""
@@ -149,32 +183,32 @@ class Survey:
         tried = precision.candidates(asked, passes.device, self.source.count, passes.size)
         if asked not in {"auto", "fp32"}:
             tried = (Precision(asked),)
+        precision.check_weights(asked, passes.held)
         if not tried or passes.held != torch.float32:
             return Precision("fp32" if asked == "auto" else asked), {}
         size = min(TRIAL, passes.size)
         batch = next((b for b in self.source.read(numbers, size) if b.ids), None)
-        if batch is None:
-            return Precision("fp32"), {}
-        measured = passes.measurement
-        full = passes.one(batch, Precision("fp32"))
         for candidate in tried:
-            low = passes.one(batch, candidate)
-            apart = precision.deviation(full, low, measured.metrics, measured.options)
+            if batch is None:
+                break
+            apart = passes.deviation(batch, candidate, forgiving=asked == "auto")
             if asked != "auto" or max(apart.values(), default=0.0) <= precision.TOLERANCE:
                 return candidate, apart
-        return Precision("fp32"), {}
+        return Precision("fp32" if asked == "auto" else asked), {}
 
     def _facts(self, chosen: Precision, deviation: dict[str, float]) -> dict[str, Any]:
-        """Return what is measured and how, for the state."""
-        config = {name: x for name, x in self.config.flat().items() if name not in HOW}
+        """Return what is measured and how, for the state; plain values as JSON has them."""
         ids = hashlib.sha256("\0".join(self.source.ids).encode()).hexdigest()
-        return {
-            "config": config,
-            "weights": self.weights_sha256,
-            "images": [self.source.count, ids],
+        facts = {
+            "config": {name: x for name, x in self.config.flat().items() if name not in HOW},
+            "weights": self.spec.sha256,
+            "model": [self.spec.architecture, self.spec.model_args, self.spec.input_size],
+            "images": [self.source.count, ids, self.source.transform],
+            "version": version("attnprobe"),
             "precision": chosen.name,
             "deviation": deviation,
         }
+        return json.loads(json.dumps(facts, default=str))
 
     def _end(self) -> Part | None:
         """Bring everything together in the main process."""
@@ -194,5 +228,14 @@ def _what(name: str, stored: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Return in what an interrupted run differs."""
     if name != "config":
         return name
-    apart = [key for key in wanted[name] if stored[name].get(key) != wanted[name][key]]
+    held = stored[name] if isinstance(stored.get(name), dict) else {}
+    apart = [key for key in wanted[name] if held.get(key) != wanted[name][key]]
     return f"settings (changed: {', '.join(apart).replace('_', ' ')})"
+
+
+def _is_precision(stored: dict[str, Any], device: torch.device) -> bool:
+    """Whether a state names a precision that this device has, and what it changed."""
+    name, apart = stored.get("precision"), stored.get("deviation")
+    numbers = isinstance(apart, dict) and all(isinstance(x, int | float) for x in apart.values())
+    known = isinstance(name, str) and name in precision.NAMES[1:]
+    return known and numbers and precision.checked(str(name), device) == name

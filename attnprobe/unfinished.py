@@ -1,34 +1,35 @@
 """A measurement on disk while it is under way, so that kill -9 costs one batch.
 
-A folder beside the output holds `state.json`, which says what is measured, and journals, one a
-process, to which a part is appended after every batch. A journal that has grown is written anew
-as one segment, without the features whose mini-batch is complete, and begun again. A record that
-was cut off is the last one of its journal, and is left out.
+A folder beside the output holds `state.json`, which says what is measured and gives the run a
+token, and journals of that token, one a process, to which a part is appended after every batch. A
+journal that has grown is written anew as one segment, without the features whose mini-batch is
+complete, and begun again. A record that was cut off or damaged ends its file.
 """
 
+import fcntl
 import json
 import shutil
-import struct
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from attnprobe.errors import OutputError
-from attnprobe.parts import Part, arrays_of, joined, part_of
+from attnprobe.parts import Part, joined
+from attnprobe.records import record, records, write
 
-STATE = "state.json"
+STATE, LOCK = "state.json", "lock"
 JOURNAL, SEGMENT = ".journal", ".segment"
-MAGIC = b"attnprobe part 1"
-HEAD = struct.Struct("<16sQI")  # magic, length, checksum
 LARGE = 64 << 20  # bytes of a journal before it is written anew
-BROKEN = (ValueError, KeyError, TypeError, SafetensorError)
+
+
+def new_token() -> str:
+    """Return a name for a run or a process that no other has."""
+    return uuid.uuid4().hex[:12]
 
 
 @dataclass
@@ -37,13 +38,35 @@ class Unfinished:
 
     Attributes:
         folder: Where it is kept.
-        token: What the files of this process are called.
+        run: Token of the run; files of other runs are not its.
     """
 
     folder: Path
-    token: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    _file: IO[bytes] | None = None
+    run: str = ""
+    _token: str = field(default_factory=new_token)
+    _file: Any = None
+    _lock: IO[bytes] | None = None
     _segments: int = 0
+    _before: Path | None = None  # a segment in which features or sums wait
+    _size: int = 0  # bytes of it
+
+    def claim(self) -> None:
+        """Keep other commands from measuring into the same place; by the main process.
+
+        Raises:
+            OutputError: One does already, or the folder cannot be written.
+        """
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / LOCK).open("wb")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self.close()
+                raise OutputError(
+                    f"another command is measuring into {self.folder}",
+                    "wait for it, or choose another --out",
+                ) from error
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Write what is measured; by the main process, before the others append.
@@ -52,47 +75,54 @@ class Unfinished:
             OutputError: The folder cannot be written.
         """
         with _writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / f"{STATE}.{self.token}"
-            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            temporary = self.folder / f"{STATE}.{self._token}"
+            temporary.write_text(json.dumps({**facts, "run": self.run}, indent=1), encoding="utf-8")
             temporary.replace(self.folder / STATE)
 
     def facts(self) -> dict[str, Any] | None:
         """Return what is measured; None where nothing was begun.
 
         Raises:
-            OutputError: The folder is damaged.
+            OutputError: The state cannot be read.
         """
         try:
-            return json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            found = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            if not (isinstance(found, dict) and isinstance(found.get("run"), str)):
+                raise ValueError("it does not name its run")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{self.folder} holds no state that can be read: {error}",
-                "remove it, or --overwrite",
-            ) from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise unreadable(self.folder, error) from error
+        return found
 
-    def files(self) -> list[str]:
-        """Return the names of the files with parts that this process can see."""
-        if not self.folder.is_dir():
+    def files(self, run: str = "") -> list[str]:
+        """Return the names of the files with parts that this process can see.
+
+        Args:
+            run: Of this run only.
+        """
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except OSError:
             return []
-        kinds = {JOURNAL, SEGMENT}
-        return sorted(path.name for path in self.folder.iterdir() if path.suffix in kinds)
+        kinds = (JOURNAL, SEGMENT)
+        return sorted(name for name in names if name.endswith(kinds) and name.startswith(run))
 
-    def parts(self, names: Sequence[str]) -> list[Part]:
-        """Return the parts of some files, each image once.
+    def parts(self, names: Sequence[str], count: int) -> Iterator[Part]:
+        """Yield the parts of some files, each image once.
 
         A segment and the journal it was made from may both be there after a crash.
+
+        Args:
+            names: The files.
+            count: Candidates of the measurement.
         """
-        found: list[Part] = []
         seen: set[int] = set()
         for name in sorted(names, key=lambda name: (not name.endswith(SEGMENT), name)):
-            for part in _records(self.folder / name):
+            for part in records(self.folder / name, count):
                 if not part.seen & seen:
-                    found.append(part)
                     seen |= part.seen
-        return found
+                    yield part
 
     def append(self, part: Part, waits: Callable[[int], bool]) -> None:
         """Put a part on disk.
@@ -107,73 +137,85 @@ class Unfinished:
         with _writing(self.folder):
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._file = self._journal().open("ab")
-            self._file.write(_record(part))
-            self._file.flush()
-            if self._file.tell() > LARGE:
+                self._file = self._journal().open("ab", buffering=0)
+            write(self._file, record(part))
+            if self._file.tell() > max(LARGE, self._size):
                 self._compact(waits)
 
+    def forget_others(self) -> None:
+        """Remove the files of other runs, which were replaced, from this process's disk."""
+        for name in self.files():
+            if not name.startswith(self.run):
+                self._unlink(name)
+
     def remove(self) -> None:
-        """Remove everything; what was measured is saved elsewhere."""
+        """Remove the files of this run; what was measured is saved elsewhere, or not wanted."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in self.files(self.run):
+            self._unlink(name)
+        facts = None
+        with suppress(OutputError):
+            facts = self.facts()
+        if facts is None or facts["run"].startswith(self.run):
+            self._unlink(STATE)
+            self._unlink(LOCK)
+        with suppress(OSError):  # something else is in it
+            self.folder.rmdir()
 
     def close(self) -> None:
-        """Close the journal of this process."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the journal of this process, and let other commands in."""
+        for held in (self._file, self._lock):
+            if held is not None:
+                held.close()
+        self._file = self._lock = None
+
+    def _unlink(self, name: str) -> None:
+        with suppress(OSError):
+            (self.folder / name).unlink()
 
     def _journal(self) -> Path:
-        return self.folder / f"{self.token}-{self._segments:05d}{JOURNAL}"
+        return self.folder / f"{self.run}-{self._token}-{self._segments:05d}{JOURNAL}"
 
     def _compact(self, waits: Callable[[int], bool]) -> None:
-        """Write the journal anew as one segment, and begin another one."""
+        """Write the journal anew as one segment, and begin another one.
+
+        A segment in which something waits is taken into the next one, as it shrinks there.
+        """
         journal = self._journal()
-        self.close()
-        whole = joined(_records(journal))
+        self._file.close()
+        self._file = None
+        older = list(records(self._before)) if self._before else []
+        whole = joined([*older, *records(journal)])
         kept = np.array([waits(number) for number in whole.pending.tolist()], dtype=bool)
-        whole = replace(
-            whole,
-            pending=whole.pending[kept] if kept.any() else whole.pending[:0],
-            features={n: x[kept] for n, x in whole.features.items()} if kept.any() else {},
-        )
-        temporary = journal.with_suffix(".partial")
-        temporary.write_bytes(_record(whole))
-        temporary.replace(journal.with_suffix(SEGMENT))
+        features = {n: x[kept] for n, x in whole.features.items()} if kept.any() else {}
+        whole = replace(whole, pending=whole.pending[kept], features=features)
+        segment, temporary = journal.with_suffix(SEGMENT), journal.with_suffix(".partial")
+        temporary.write_bytes(record(whole))
+        if self._before:
+            # the new one has everything of the old one: neither order may lose or double it
+            temporary.replace(self._before)
+            segment = self._before
+        else:
+            temporary.replace(segment)
         journal.unlink()
+        self._before = segment if whole.features or whole.sums else None
+        self._size = segment.stat().st_size if self._before else 0
         self._segments += 1
 
 
-def _record(part: Part) -> bytes:
-    arrays, text = arrays_of(part)
-    data = save(arrays, metadata={"facts": text})
-    return HEAD.pack(MAGIC, len(data), zlib.crc32(data)) + data
+def unreadable(folder: Path, reason: object) -> OutputError:
+    """Return what to raise at a state that is damaged."""
+    return OutputError(
+        f"{folder} holds no state that can be read: {reason!r:.200}",
+        "remove it, or measure anew with --overwrite",
+    )
 
 
-def _records(path: Path) -> Iterator[Part]:
-    """Yield the whole records of a file; what follows a damaged one cannot be trusted."""
-    try:
-        with path.open("rb") as file:
-            left = path.stat().st_size
-            while len(head := file.read(HEAD.size)) == HEAD.size:
-                magic, length, checksum = HEAD.unpack(head)
-                left -= HEAD.size
-                if magic != MAGIC or length > left:
-                    return
-                data = file.read(length)
-                left -= length
-                if zlib.crc32(data) != checksum:
-                    return
-                yield part_of(load(data), _facts(data))
-    except (OSError, *BROKEN):
-        return
-
-
-def _facts(data: bytes) -> str:
-    """Return the metadata of safetensors, which its reader of bytes leaves out."""
-    (length,) = struct.unpack("<Q", data[:8])
-    return json.loads(data[8 : 8 + length])["__metadata__"]["facts"]
+def remove_all(folder: Path) -> None:
+    """Remove a state of whatever run, and those of a collection below it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.unlink()
 
 
 class _writing:  # noqa: N801 - reads as a word at its place
@@ -189,5 +231,5 @@ class _writing:  # noqa: N801 - reads as a word at its place
         if isinstance(error, OSError):
             raise OutputError(
                 f"cannot keep what is measured in {self.folder}: {error.strerror or error}",
-                "free some disk or choose another --out, then give the command with --resume",
+                "make room there, then give the command with --resume",
             ) from error

@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from attnprobe.errors import AttnprobeError
-from attnprobe.gathering import Gathered, Grouping
+from attnprobe.gathering import Gathered
+from attnprobe.grouping import Grouping
 from attnprobe.hsic import pseudo_values
 from attnprobe.measuring import Batch, Measurement
 from attnprobe.metrics.cka import grams

@@ -10,7 +10,8 @@ import attnprobe
 from attnprobe.errors import AttnprobeError
 from attnprobe.images import ImageBatch, open_images
 from attnprobe.images.decoding import normalise
-from attnprobe.passes import ahead, batch_size, decoders, pieces
+from attnprobe.passes import ahead, pieces
+from attnprobe.resources import batch_size, decoders
 from tests.photographs import SPEC, photograph
 from tests.test_analysis import small_model, values
 

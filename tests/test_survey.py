@@ -1,11 +1,13 @@
 """A measurement that is interrupted, taken up and shared equals one that was left in peace."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from attnprobe.analysis import analyze_together
 from attnprobe.errors import AttnprobeError, ImagesError, OutputError
 from attnprobe.processes import World, joined, launched
 from attnprobe.settings import AnalysisConfig
+from attnprobe.unfinished import Unfinished
 from tests.test_analysis import small_model
 
 SOURCE = "timm:test_vit?pretrained=0"
@@ -80,8 +83,8 @@ def test_mini_batches_hold_the_images_of_their_candidates(undisturbed):
         "064.jpg",
         "073.jpg",
     ]
-    # the first of the two images for maps is broken: the next one stands in
-    assert undisturbed.arrays["maps"]["index"].tolist() == [0, 35]
+    # the first of the two images for maps is broken
+    assert undisturbed.arrays["maps"]["index"].tolist() == [35]
 
 
 @pytest.mark.parametrize("batches", [1, 3, 13])
@@ -161,6 +164,118 @@ def test_a_state_of_other_weights_or_images_is_refused(model, photos, tmp_path):
     (other / "003.jpg").rename(other / "003b.jpg")
     with pytest.raises(OutputError, match="of other images"):
         analyze_together(model, other, World(), config=CONFIG, state=state, resume=True)
+
+
+@pytest.mark.parametrize("change", ["another picture", "broken", "mended"])
+def test_images_that_changed_meanwhile_are_noticed(model, photos, tmp_path, change):
+    folder, state = shutil.copytree(photos, tmp_path / "photos"), tmp_path / "state"
+    analyze_together(model, folder, World(), config=CONFIG, state=state)
+    name = "017.jpg" if change == "mended" else "001.jpg"
+    if change == "broken":
+        (folder / name).write_bytes(b"no image")
+    else:
+        shutil.copy(photos / "033.jpg", folder / name)
+    with pytest.raises(OutputError, match=rf"{name} has changed since the interruption"):
+        analyze_together(model, folder, World(), config=CONFIG, state=state, resume=True)
+
+
+def test_the_same_weights_with_other_heads_are_refused(tmp_path, photos):
+    path, state = tmp_path / "vit.pth", tmp_path / "state"
+    torch.save({"model": small_model().state_dict()}, path)
+    first, second = (attnprobe.load(path, heads=heads) for heads in (2, 4))
+    analyze_together(first, photos, World(), config=CONFIG, state=state)
+    with pytest.raises(OutputError, match="of other model"):
+        analyze_together(second, photos, World(), config=CONFIG, state=state, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "fp4"},
+        {"precision": 7},
+        {"precision": "tf32"},
+        {"deviation": [1]},
+        {"config": None},
+        {"images": 3},
+    ],
+)
+def test_a_state_that_was_tampered_with_is_refused(model, photos, tmp_path, change):
+    state = tmp_path / "state"
+    config = AnalysisConfig(metrics=("entropy",), limit=8)
+    analyze_together(model, photos, World(), config=config, state=state)
+    stored = json.loads((state / "state.json").read_text())
+    (state / "state.json").write_text(json.dumps({**stored, **change}))
+    with pytest.raises(AttnprobeError):
+        analyze_together(model, photos, World(), config=config, state=state, resume=True)
+
+
+def test_nothing_left_to_read_needs_no_workers(model, photos, undisturbed, tmp_path):
+    state, config = tmp_path / "state", replace(CONFIG, workers=1)
+    analyze_together(model, photos, World(), config=config, state=state)
+    same(
+        undisturbed,
+        analyze_together(model, photos, World(), config=config, state=state, resume=True),
+    )
+
+
+def test_two_interruptions_leave_no_trace_either(model, photos, undisturbed, tmp_path):
+    state = tmp_path / "state"
+    for batches in (3, 4, 2):
+        seen = []
+
+        def interrupt(done, total, seen=seen, batches=batches):
+            seen.append(done)
+            if len(seen) == batches:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            analyze_together(
+                model,
+                photos,
+                World(),
+                config=CONFIG,
+                progress=interrupt,
+                state=state,
+                resume=bool(state.exists()),
+            )
+    # the files of a run are taken up by name, and names are random: here the newest comes first
+    files = sorted(state.glob("*.journal"), key=lambda path: -path.stat().st_mtime_ns)
+    assert len(files) == 3
+    for index, path in enumerate(files):
+        path.rename(state / f"{path.name.split('-')[0]}-{index}-again.journal")
+    same(
+        undisturbed,
+        analyze_together(model, photos, World(), config=CONFIG, state=state, resume=True),
+    )
+
+
+def test_features_that_are_no_numbers_are_said(photos):
+    model = small_model()
+
+    def overflow(module, args, output):
+        output = output.clone()
+        output[2, 5] = float("inf")
+        return output
+
+    model.blocks[5].mlp.register_forward_hook(overflow)
+    with pytest.raises(AttnprobeError, match="cka of layer 5 is not a finite number"):
+        attnprobe.analyze(model, photos, ["cka"], limit=20)
+
+
+def test_an_asked_precision_holds_whatever_can_be_read_first(tmp_path, model, photos):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "000.jpg").write_bytes(b"no image")
+    config = AnalysisConfig(metrics=("entropy",), precision="bf16")
+    for index in range(1, 9):
+        shutil.copy(photos / f"{index:03}.jpg", folder)
+    assert attnprobe.analyze(model, folder, config=config).provenance.precision == "bfloat16"
+
+
+def test_an_image_named_for_maps_that_cannot_be_read_is_said(model, photos):
+    with pytest.warns(UserWarning, match=r"017\.jpg cannot be read"):
+        result = attnprobe.analyze(model, photos, ["entropy"], map_images=("017.jpg", "018.jpg"))
+    assert len(result.arrays["maps"]["index"]) == 1
 
 
 def test_nothing_readable_is_told_with_the_first_reason(model, tmp_path):
@@ -251,12 +366,8 @@ def test_a_killed_process_ends_the_run_and_one_alone_finishes_it(photos, undistu
     assert started.returncode != 0, told
     assert "--resume" in told
     assert not out.exists()
-    kept = sum(
-        len(part.seen)
-        for part in attnprobe.unfinished.Unfinished(state).parts(
-            attnprobe.unfinished.Unfinished(state).files()
-        )
-    )
+    held = Unfinished(state)
+    kept = sum(len(part.seen) for part in held.parts(held.files(), 74))
     assert 0 < kept < 74
     run([sys.executable, "-m", "attnprobe", "analyze", SOURCE, *map(str, options), "--resume"])
     same(undisturbed, Result.load(out))

@@ -4,14 +4,18 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 partial result, 130 interrupted.
 """
 
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from attnprobe import plugins
 from attnprobe.errors import AttnprobeError
+from attnprobe.processes import launched
 
 EXIT_FAILURE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -43,10 +47,33 @@ def attnprobe() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every failure becomes one message and an exit code."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _terminable():
         warnings.showwarning = _warn
         status = _status(arguments)
-    sys.exit(status if isinstance(status, int) else 0)
+    status = status if isinstance(status, int) else 0
+    if launched() > 1 and status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # leaving in good order would wait for the other processes
+    sys.exit(status)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM, as launchers and schedulers send it, for Ctrl-C: so that nothing is left."""
+    try:
+        before = signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:  # not the main thread: its owner decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _status(arguments: list[str] | None) -> Any:
@@ -70,16 +97,18 @@ def _status(arguments: list[str] | None) -> Any:
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning on one line, without its place in the source."""
-    if _rank() == "0":
+    if _rank() in ("", "0"):
         click.echo(f"warning: {' '.join(str(message).split())}", err=True)
 
 
 def _say(text: str, status: int) -> int:
     """Print why the command ends; of several processes each says which one it is."""
-    several = os.environ.get("WORLD_SIZE", "1") != "1"
-    click.echo(f"process {_rank()}: {text}" if several else text, err=True)
+    rank = _rank()
+    if rank in ("", "0") or status != EXIT_INTERRUPTED:
+        click.echo(f"process {rank}: {text}" if rank else text, err=True)
     return status
 
 
 def _rank() -> str:
-    return os.environ.get("RANK", "0")
+    """Return the number of this process among those of a launcher, or nothing without one."""
+    return os.environ["RANK"] if launched() > 1 else ""

@@ -56,6 +56,7 @@ def run(
     _follow(_saved(models), values, given)
     config = {"models": list(models), **values, **_plain(comparing)}
     plan = replace(_plan(models, values), place=place, resume=resume)
+    _together.start(_together.states_of(place), plan.world, overwrite=overwrite)
     if helped(plan):
         return 0
     runs = Runs(path, KIND, resumed=resume)
@@ -65,8 +66,7 @@ def run(
         say(f"interrupted; {left(runs, plan, place) or 'nothing was written'}")
         return EXIT_INTERRUPTED
     except AttnprobeError as error:
-        words = filter(None, (error.remedy, left(runs, plan, place)))
-        raise type(error)(error.cause, "; ".join(words)) from error
+        raise _together.told(error, left(runs, plan, place)) from error
     show(found, place, as_json=as_json)
     partial = any(result.provenance.skipped for result in found.results)
     return _together.exit_code(plan.world, partial=partial)

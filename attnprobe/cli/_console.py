@@ -26,7 +26,9 @@ def console(*, stderr: bool = False) -> "Console":
 
 def speaks() -> bool:
     """Whether this process is the one that talks, of those that a launcher started."""
-    return os.environ.get("RANK", "0") == "0"
+    from attnprobe.processes import launched
+
+    return launched() == 1 or os.environ["RANK"] == "0"
 
 
 def say(text: str) -> None:

@@ -54,7 +54,7 @@ class Plan:
 
     def state(self, sha256: str) -> Path:
         """Where an unfinished measurement is kept."""
-        return _together.state_of(self.place, sha256[:12])
+        return _together.states_of(self.place) / sha256[:12]
 
     def name(self, at: int) -> str | None:
         """Label of a source, if it was given one."""
@@ -113,13 +113,12 @@ def helped(plan: Plan) -> bool:
 
 def left(runs: "Runs", plan: Plan, place: Path) -> str:
     """Say what an interruption leaves, and how to go on; nothing where it leaves nothing."""
-    unfinished = [_together.left(state) for state in _together.states(place)]
-    if not runs.done and not any(unfinished):
-        return ""
+    part = _together.unfinished(place)
+    if not runs.done:
+        return f"what was measured is kept; {_together.GO_ON}" if part else ""
     return (
-        f"{len(runs.done)} of {len(plan.sources)} checkpoints are finished"
-        f"{', another one in part,' if any(unfinished) else ''} and kept in {place}; "
-        f"{_together.GO_ON}"
+        f"{len(runs.done)} of {len(plan.sources)} checkpoints are finished and kept in {place}"
+        f"{', and a part of another' if part else ''}; {_together.GO_ON}"
     )
 
 

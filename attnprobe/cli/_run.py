@@ -51,9 +51,9 @@ def run(
 
     target, state = check_output(out, overwrite=overwrite), _together.state_of(out)
     world = _together.world()
-    _together.start(state, world, overwrite=overwrite and not resume)
-    model = attnprobe.load(checkpoint, **loading)
     try:
+        model = attnprobe.load(checkpoint, **loading)
+        _together.start(state, world, overwrite=overwrite and not resume)
         result = _together.measure(
             model,
             images,

@@ -1,14 +1,12 @@
 """Measuring in one process or in several, so that an interruption loses one batch."""
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.cli import EXIT_PARTIAL
-from attnprobe.cli._console import progress
+from attnprobe.cli._console import progress, speaks
 from attnprobe.errors import AttnprobeError
 
 if TYPE_CHECKING:
@@ -25,14 +23,20 @@ def world() -> "World":
     return joined() if launched() > 1 else World()
 
 
-def state_of(out: Path, name: str = "") -> Path:
+def state_of(out: Path) -> Path:
     """Return where the state of a measurement is kept: beside its output, hidden.
 
     >>> str(state_of(Path("runs/mae")))
     'runs/.mae.unfinished'
     """
-    folder = Path(os.path.abspath(out)) if out.name in {"", "."} else out  # noqa: PTH100
-    return folder.with_name(f".{folder.name}.unfinished") / name
+    folder = Path(os.path.abspath(out))  # noqa: PTH100 - links stay as they are
+    folder = folder if out.is_absolute() or out.name in {"", ".", ".."} else out
+    return folder.with_name(f".{folder.name}.unfinished")
+
+
+def states_of(place: Path) -> Path:
+    """Return where a collection keeps the states of its measurements."""
+    return state_of(place).with_suffix(".unfinished-runs")
 
 
 def measure(
@@ -61,7 +65,7 @@ def measure(
     from attnprobe.analysis import analyze_together
 
     several = f" (process 1 of {world.count})" if world.count > 1 else ""
-    with progress(label + several) as update, _terminable():
+    with progress(label + several) as update:
         return analyze_together(
             model,
             images,
@@ -76,37 +80,40 @@ def measure(
 
 def saved(world: "World", state: Path) -> None:
     """Remove the state of a measurement, once the main process has saved its result."""
-    from attnprobe.unfinished import Unfinished
+    from attnprobe.unfinished import remove_all
 
     world.shared(None)  # not before it has
-    Unfinished(state).remove()
-    if state.parent.name.endswith(".unfinished"):
-        with suppress(OSError):  # others are in it, or another process was faster
+    remove_all(state)
+    with suppress(OSError):  # others are in it, or another process was faster
+        if state.parent.name.endswith(".unfinished-runs"):
             state.parent.rmdir()
 
 
 def start(state: Path, world: "World", *, overwrite: bool) -> None:
     """Remove an older state that is to be replaced."""
-    from attnprobe.unfinished import Unfinished
+    from attnprobe.unfinished import remove_all
 
     if overwrite and world.main:
-        Unfinished(state).remove()
+        remove_all(state)
 
 
 def left(state: Path) -> str:
     """Say what an interruption leaves, and how to go on; nothing where it leaves nothing."""
-    from attnprobe.unfinished import Unfinished
+    from attnprobe.unfinished import Unfinished, remove_all
 
-    if not Unfinished(state).files():
-        Unfinished(state).remove()
-        return ""
-    return f"what was measured is kept; {GO_ON}"
+    if Unfinished(state).files():
+        return f"what was measured is kept; {GO_ON}"
+    if speaks():
+        remove_all(state)
+    return ""
 
 
-def states(place: Path) -> list[Path]:
-    """Return the states of the measurements of a collection that were interrupted."""
-    root = state_of(place)
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+def unfinished(place: Path) -> bool:
+    """Whether a collection has measurements that were interrupted."""
+    root = states_of(place)
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    kept = [left(state) for state in inside]  # all of them: empty ones go
+    return any(kept)
 
 
 def exit_code(world: "World", *, partial: bool) -> int:
@@ -119,22 +126,3 @@ def told(error: AttnprobeError, words: str) -> AttnprobeError:
     if "--resume" in error.remedy or "--overwrite" in error.remedy:
         return error
     return type(error)(error.cause, "; ".join(filter(None, (error.remedy, words))))
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM, as launchers and schedulers send it, for an interruption."""
-    before: Any = None
-    try:
-        before = signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not the main thread: its owner decides
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -42,6 +42,7 @@ def run(
     loading = {key: values.pop(key) for key in ("images", "heads", "trust")}
     place_of = {"place": place, "resume": resume}
     plan = Plan(sources=checkpoints, measuring=values, **loading, **place_of)
+    _together.start(_together.states_of(place), plan.world, overwrite=overwrite)
     if helped(plan):
         return 0
     runs = Runs(target(place, KIND, overwrite=overwrite, resume=resume), KIND, resumed=resume)
@@ -53,8 +54,7 @@ def run(
         say(f"interrupted; {left(runs, plan, place) or 'nothing was written'}")
         return EXIT_INTERRUPTED
     except AttnprobeError as error:
-        words = filter(None, (error.remedy, left(runs, plan, place)))
-        raise type(error)(error.cause, "; ".join(words)) from error
+        raise _together.told(error, left(runs, plan, place)) from error
     show(found, names, place, as_json=as_json)
     partial = any(result.provenance.skipped for result in results)
     return _together.exit_code(plan.world, partial=partial)

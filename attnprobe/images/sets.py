@@ -194,7 +194,7 @@ def evenly_spaced(count: int, limit: int | None) -> list[int]:
 
 def _stream(items: Items, picked: Sequence[int], workers: int) -> Iterable[Item]:
     """Candidates in order, read here or by worker processes."""
-    if not workers:
+    if not (workers and picked):
         return (items[index] for index in picked)
     loader = DataLoader(
         items,  # type: ignore[arg-type] - any sized, indexable object is a map-style dataset
