@@ -96,3 +96,5 @@ def test_the_machine_is_told_and_what_a_smaller_type_changed():
     assert "computed in bfloat16" in words
     assert "cka 0.01 %, head_kl 0.4 %" in words
     assert "On the first images" not in text(result)
+    assert "one in 4 was measured" in text(query_step=4)
+    assert "one in" not in text(query_step=1)

@@ -196,15 +196,15 @@ def _stream(items: Items, picked: Sequence[int], workers: int) -> Iterable[Item]
     """Candidates in order, read here or by worker processes."""
     if not (workers and picked):
         return (items[index] for index in picked)
-    loader = DataLoader(
-        items,  # type: ignore[arg-type] - any sized, indexable object is a map-style dataset
-        sampler=picked,
-        batch_size=IN_FLIGHT,
-        collate_fn=list,  # numpy items go through a pipe: no shared memory to run out of
-        num_workers=min(workers, math.ceil(len(picked) / IN_FLIGHT)),
-        prefetch_factor=AHEAD,
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about forking and the number of cores; both are fine
+        loader = DataLoader(
+            items,  # type: ignore[arg-type] - any sized, indexable object is a map-style dataset
+            sampler=picked,
+            batch_size=IN_FLIGHT,
+            collate_fn=list,  # numpy items go through a pipe: no shared memory to run out of
+            num_workers=min(workers, math.ceil(len(picked) / IN_FLIGHT)),
+            prefetch_factor=AHEAD,
+        )
         chunks = iter(loader)
     return (item for chunk in chunks for item in chunk)

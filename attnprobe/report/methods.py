@@ -175,6 +175,8 @@ def _machine(result: Result) -> Iterator[str]:
         f"The forward passes computed in {facts.precision} on {facts.device}{several}; attention "
         f"was measured in fp32 by the {facts.kernel} kernel."
     )
+    if (step := result.config.get("query_step", 1)) != 1:
+        yield f"Of the patch queries one in {step} was measured, in reading order."
     if facts.deviation:
         named = ", ".join(f"{name} {_percent(x)}" for name, x in sorted(facts.deviation.items()))
         yield (
