@@ -66,8 +66,13 @@ class TokenGrid:
         """
         return _distances(self)
 
-    def visible(self) -> np.ndarray:
-        """Which keys each query may attend to, bool [windows, n, n].
+    def gaps(self, queries: slice) -> np.ndarray:
+        """Rows of `distances`, float32 [queries, n]."""
+        gap = self.centres()[queries, None, :] - self.centres()[None, :, :]  # [queries, n, 2]
+        return np.sqrt((gap**2).sum(-1)).astype(np.float32)
+
+    def visible(self, queries: slice = slice(None)) -> np.ndarray:
+        """Which keys each query may attend to, bool [windows, queries, n].
 
         All of them, except in shifted windows that wrap around the image: there the shift
         mask parts what is not adjacent (Liu et al. 2021, fig. 4).
@@ -77,7 +82,7 @@ class TokenGrid:
         x = _regions(self.cols, cols, self.shift[1])
         region = (3 * y[:, None] + x[None, :]).reshape(self.rows // rows, rows, -1, cols)
         window = region.transpose(0, 2, 1, 3).reshape(-1, rows * cols)  # [windows, n]
-        return window[:, :, None] == window[:, None, :]
+        return window[:, queries, None] == window[:, None, :]
 
     def pixels_per_token(self) -> float:
         """Side of one token in input pixels (geometric mean where it is not square)."""
@@ -96,10 +101,7 @@ def _regions(size: int, window: int, shift: int) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _distances(grid: TokenGrid) -> np.ndarray:
     """Pair distances of a grid; every layer and batch asks for the same few."""
-    centre = grid.centres()
-    gap = centre[:, None, :] - centre[None, :, :]  # [n, n, 2]
-    distances = np.sqrt((gap**2).sum(-1)).astype(np.float32)
-    distances.flags.writeable = False
+    (distances := grid.gaps(slice(None))).flags.writeable = False
     return distances
 
 

@@ -210,3 +210,15 @@ def test_token_modes():
     bare = Features(LayerInfo(0, "b", 1, 6, TokenGrid(1, 4, (1, 1))), 1, x)
     with pytest.raises(AttnprobeError, match="cls"):
         cka_module.pool(bare, cls)
+
+
+def test_uniform_values_need_no_matrix_of_all_pairs(monkeypatch):
+    grid = TokenGrid(40, 40, (16, 16), prefix=1)
+    whole = grid.distances().mean(), grid.distances().max(-1).mean()
+    monkeypatch.setattr(TokenGrid, "distances", lambda self: pytest.fail("all pairs at once"))
+    seen = [part.stop - part.start for part in metrics.query_blocks(grid)]
+    assert max(seen) * 1600 <= 1 << 20
+    found = metrics.load("distance")
+    assert found.uniform(grid, MetricOptions(entropy_unit="bits")) == pytest.approx(whole[0])
+    assert found.maximum(grid, MetricOptions(entropy_unit="bits")) == pytest.approx(whole[1])
+    assert metrics.load("entropy").uniform(grid, MetricOptions()) == pytest.approx(math.log(1600))

@@ -75,6 +75,12 @@ class Metric:
     statistic: Statistic = MEAN
 
 
+def query_blocks(grid: TokenGrid) -> list[slice]:
+    """Cut the queries of a grid, so that what is made for all keys of one cut stays small."""
+    step = max(1, (1 << 20) // grid.patches)
+    return [slice(start, start + step) for start in range(0, grid.patches, step)]
+
+
 def names() -> tuple[str, ...]:
     """Names of all metrics, sorted."""
     return plugins.names(__name__)

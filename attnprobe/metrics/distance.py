@@ -8,10 +8,11 @@ with A' the attention row over patch keys and c the patch centres in input pixel
 import math
 from functools import lru_cache
 
+import numpy as np
 from torch import Tensor
 
 from attnprobe.errors import AttnprobeError, GeometryError
-from attnprobe.metrics import Metric
+from attnprobe.metrics import Metric, query_blocks
 from attnprobe.tensors import AttentionStats
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
@@ -59,16 +60,20 @@ def uniform(grid: TokenGrid, options: MetricOptions) -> float:
     116.49
     """
     kept = 1.0 if options.prefix == "renormalised" else grid.patches / grid.tokens
-    visible = grid.visible()
-    rows = (visible * grid.distances()).sum(-1) / visible.sum(-1)  # [windows, n]
-    return float(rows.mean()) * kept * scale(grid, options.distance_unit)
+    rows = [_mean_of_visible(grid, queries) for queries in query_blocks(grid)]  # [windows, queries]
+    return float(np.concatenate(rows, axis=1).mean()) * kept * scale(grid, options.distance_unit)
+
+
+def _mean_of_visible(grid: TokenGrid, queries: slice) -> np.ndarray:
+    visible = grid.visible(queries)
+    return (visible * grid.gaps(queries)).sum(-1, dtype=np.float64) / visible.sum(-1)
 
 
 @lru_cache(maxsize=64)
 def maximum(grid: TokenGrid, options: MetricOptions) -> float:
     """Return the distance when every query looks only at its farthest visible key."""
-    farthest = (grid.visible() * grid.distances()).max(-1)  # [windows, n]
-    return float(farthest.mean()) * scale(grid, options.distance_unit)
+    farthest = [(grid.visible(part) * grid.gaps(part)).max(-1) for part in query_blocks(grid)]
+    return float(np.concatenate(farthest, axis=1).mean()) * scale(grid, options.distance_unit)
 
 
 METRIC = Metric(

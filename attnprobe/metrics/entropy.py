@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from attnprobe.errors import CaptureError
-from attnprobe.metrics import Metric
+from attnprobe.metrics import Metric, query_blocks
 from attnprobe.tensors import AttentionStats
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
@@ -29,9 +29,9 @@ def uniform(grid: TokenGrid, options: MetricOptions) -> float:
     5.2781
     """
     prefix = 0 if options.prefix == "renormalised" else grid.prefix
-    keys = grid.visible().sum(-1) + prefix  # [windows, n]
+    keys = [grid.visible(part).sum(-1) + prefix for part in query_blocks(grid)]
     share = grid.patches / grid.tokens if options.prefix == "excluded" else 1.0
-    return share * float(np.log(keys).mean()) * FACTOR[options.entropy_unit]
+    return share * float(np.log(np.concatenate(keys, axis=1)).mean()) * FACTOR[options.entropy_unit]
 
 
 METRIC = Metric(
