@@ -18,7 +18,7 @@ from attnprobe.errors import AttnprobeError
 from attnprobe.grouping import Grouping
 from attnprobe.measuring import Batch
 from attnprobe.metrics import Metric
-from attnprobe.parts import SEPARATOR, Arrays, Part, joined
+from attnprobe.parts import SEPARATOR, Arrays, Part, add_sums, by_layer, joined
 from attnprobe.types import MetricOptions
 
 
@@ -164,8 +164,7 @@ class Gathered:
 
     def _keep(self, part: Part) -> None:
         """Keep a part without what is kept elsewhere: features wait, sums are added up."""
-        for name, value in part.sums.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        add_sums(self._sums, part.sums)
         self._parts.append(replace(part, pending=part.pending[:0], features={}, sums={}))
 
     def _check_groups(self) -> None:
@@ -214,10 +213,10 @@ class Gathered:
         order = torch.from_numpy(np.argsort(numbers))
         found: Arrays = {"numbers": numbers[order.numpy()]}
         for metric in self.reduced:
-            names = [n for n in parts[0][1] if n.partition(SEPARATOR)[0] == metric.name]
+            sides = [by_layer(features, metric.name) for _, features in parts]
             layers = [
-                torch.cat([features[name] for _, features in parts])[order.to(self.device)]
-                for name in sorted(names, key=lambda name: int(name.partition(SEPARATOR)[2]))
+                torch.cat([side[layer] for side in sides])[order.to(self.device)]
+                for layer in sides[0]
             ]
             if metric.features and layers:
                 held = metric.features.group(layers, self.options)

@@ -109,7 +109,7 @@ def note_lost(part: Part, source: ImageSet, ids: Sequence[str]) -> None:
 
 def arrays_of_maps(part: Part) -> Arrays:
     """Return the arrays `maps` of a result; empty when some layer has no place for its tokens."""
-    numbers = [number for number in sorted(part.maps) if number in part.seen]
+    numbers = sorted(part.seen & set(part.maps))
     if not numbers or any(layer.grid is None for layer in part.layers):
         return {}
     taken = [part.maps[number] for number in numbers]

@@ -6,7 +6,7 @@ everything in them is keyed by the number of an image among the candidates. Torc
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -86,12 +86,28 @@ def joined(parts: Iterable[Part]) -> Part:
         whole.skipped |= part.skipped
         whole.groups |= part.groups
         whole.maps |= part.maps
-        for name, value in part.sums.items():
-            whole.sums[name] = whole.sums[name] + value if name in whole.sums else value
+        add_sums(whole.sums, part.sums)
     order = np.argsort(whole.numbers, kind="stable")
     whole.numbers, whole.digests = whole.numbers[order], whole.digests[order]
     whole.rows = {name: value[order] for name, value in whole.rows.items()}
     return whole
+
+
+def add_sums(total: Arrays, more: Arrays) -> None:
+    """Add sums over other images to a total, by name; arrays that others hold stay as they are."""
+    for name, value in more.items():
+        total[name] = total[name] + value if name in total else value
+
+
+def by_layer(held: Mapping[str, Any], metric: str) -> dict[int, Any]:
+    """Return what is held of one metric, by layer and in the order of layers.
+
+    >>> by_layer({"cka|10": "c", "entropy|0": "b", "cka|2": "a"}, "cka")
+    {2: 'a', 10: 'c'}
+    """
+    named = (name.partition(SEPARATOR) for name in held)
+    layers = sorted(int(layer) for owner, _, layer in named if owner == metric)
+    return {layer: held[f"{metric}{SEPARATOR}{layer}"] for layer in layers}
 
 
 def arrays_of(part: Part) -> tuple[Arrays, str]:

@@ -15,7 +15,7 @@ import torch
 from attnprobe.errors import AttnprobeError
 from attnprobe.measuring import Batch
 from attnprobe.metrics import Metric
-from attnprobe.parts import SEPARATOR
+from attnprobe.parts import SEPARATOR, by_layer
 from attnprobe.types import MetricOptions
 
 NAMES = ("auto", "fp32", "tf32", "bf16", "fp16")
@@ -157,10 +157,9 @@ def _relative(a: np.ndarray, b: np.ndarray) -> float:
 
 def _of_features(batch: Batch, metric: Metric, options: MetricOptions) -> np.ndarray | None:
     """Return the value that one batch alone gives a metric over features, if it is enough."""
-    names = [name for name in batch.features if name.partition(SEPARATOR)[0] == metric.name]
-    if metric.features is None or not names:
+    layers = list(by_layer(batch.features, metric.name).values())
+    if metric.features is None or not layers:
         return None
-    layers = [batch.features[name] for name in names]
     if len(layers[0]) < metric.features.smallest:
         return None
     samples = metric.features.group(layers, options)["samples"]

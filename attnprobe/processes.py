@@ -7,7 +7,8 @@ machine; each process has a device of its own.
 import atexit
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -42,8 +43,7 @@ class World:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.count
-        with _explained():
-            _meet()
+        with _meeting():
             dist.all_gather_object(found, item)
         return found
 
@@ -54,8 +54,7 @@ class World:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.count if self.main else []
-        with _explained():
-            _meet()
+        with _meeting():
             dist.gather_object(item, found if self.main else None)
         return found
 
@@ -66,8 +65,7 @@ class World:
         import torch.distributed as dist
 
         held = [item]
-        with _explained():
-            _meet()
+        with _meeting():
             dist.broadcast_object_list(held)
         return held[0]
 
@@ -116,28 +114,24 @@ def local_rank() -> int:
     return int(told) if told.isdigit() else 0
 
 
-def _meet() -> None:
-    """Wait for the others; unlike the calls that follow, this hears signals while it waits."""
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """Wait for the others before a call to all of them, and say what a broken connection means.
+
+    Unlike such calls themselves, this hears signals while it waits.
+    """
     import torch.distributed as dist
 
-    work = dist.barrier(async_op=True)
-    while work is not None and not work.is_completed():
-        time.sleep(PULSE)
-    if work is not None:
-        work.wait()
-
-
-class _explained:  # noqa: N801 - reads as a word at its place
-    """Say what a broken connection means."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RuntimeError):
-            reason = str(error).splitlines()[0][:200]
-            raise AttnprobeError(
-                f"another process of this measurement has ended ({reason})",
-                "see its own message; what was measured is kept: give the same command with "
-                "--resume",
-            ) from error
+    try:
+        work = dist.barrier(async_op=True)
+        while work is not None and not work.is_completed():
+            time.sleep(PULSE)
+        if work is not None:
+            work.wait()
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise AttnprobeError(
+            f"another process of this measurement has ended ({reason})",
+            "see its own message; what was measured is kept: give the same command with --resume",
+        ) from error

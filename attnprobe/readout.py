@@ -13,7 +13,7 @@ from attnprobe.errors import AttnprobeError
 from attnprobe.kernels import reference
 from attnprobe.measuring import not_finite
 from attnprobe.metrics import Metric
-from attnprobe.parts import SEPARATOR, Arrays, Part
+from attnprobe.parts import SEPARATOR, Arrays, Part, by_layer
 from attnprobe.tabulate import Values
 from attnprobe.tensors import AttentionStats
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
@@ -70,9 +70,7 @@ class Readout:
         if metric.features:
             layers = {0: group_samples(metric, part)}
         else:
-            names = [n for n in part.rows if n.partition(SEPARATOR)[0] == metric.name]
-            held = {int(name.partition(SEPARATOR)[2]): part.rows[name] for name in names}
-            layers = dict(sorted(held.items()))  # parts from disk have them in another order
+            layers = by_layer(part.rows, metric.name)
         for layer, array in layers.items():
             if not np.isfinite(array).all():
                 raise not_finite(metric.name, layer, array)

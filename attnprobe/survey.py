@@ -104,7 +104,9 @@ class Survey:
         numbers = self.world.share(left)
         told = stored
         if self.world.main and not stored:
-            told = self._facts(*self._choose(numbers)) | {"run": new_token()}
+            chosen, apart = self._choose(numbers)
+            told = {**self._identity, "precision": chosen.name, "deviation": apart}
+            told["run"] = new_token()
         told = self.world.shared(told)
         if state:
             state.run = told["run"]
@@ -117,7 +119,7 @@ class Survey:
 
     def _check_alike(self) -> None:
         """Refuse processes that hold other models or see other images."""
-        facts = self._facts(Precision(self.config.precision), {})
+        facts = self._identity
         for rank, other in enumerate(self.world.everywhere(facts)):
             if other != facts:
                 apart = ", ".join(name for name in facts if facts[name] != other[name])
@@ -136,10 +138,9 @@ class Survey:
                 f"an interrupted measurement is kept in {state.folder}",
                 "go on with it by --resume, or measure anew with --overwrite",
             )
-        wanted = self._facts(Precision(self.config.precision), {})
-        for name in ("config", "weights", "model", "images", "version"):
-            if stored.get(name) != wanted[name]:
-                what = _what(name, stored, wanted)
+        for name, wanted in self._identity.items():
+            if stored.get(name) != wanted:
+                what = _what(name, stored, self._identity)
                 raise OutputError(
                     f"the interrupted measurement in {state.folder} is of other {what}",
                     "give the command as it was, or measure anew with --overwrite",
@@ -196,8 +197,9 @@ class Survey:
                 return candidate, apart
         return Precision("fp32" if asked == "auto" else asked), {}
 
-    def _facts(self, chosen: Precision, deviation: dict[str, float]) -> dict[str, Any]:
-        """Return what is measured and how, for the state; plain values as JSON has them."""
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What tells this measurement from others; plain values as JSON has them."""
         ids = hashlib.sha256("\0".join(self.source.ids).encode()).hexdigest()
         facts = {
             "config": {name: x for name, x in self.config.flat().items() if name not in HOW},
@@ -205,8 +207,6 @@ class Survey:
             "model": [self.spec.architecture, self.spec.model_args, self.spec.input_size],
             "images": [self.source.count, ids, self.source.transform],
             "version": version("attnprobe"),
-            "precision": chosen.name,
-            "deviation": deviation,
         }
         return json.loads(json.dumps(facts, default=str))
 

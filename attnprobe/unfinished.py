@@ -11,7 +11,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -146,21 +146,8 @@ class Unfinished:
         """Remove the files of other runs, which were replaced, from this process's disk."""
         for name in self.files():
             if not name.startswith(self.run):
-                self._unlink(name)
-
-    def remove(self) -> None:
-        """Remove the files of this run; what was measured is saved elsewhere, or not wanted."""
-        self.close()
-        for name in self.files(self.run):
-            self._unlink(name)
-        facts = None
-        with suppress(OutputError):
-            facts = self.facts()
-        if facts is None or facts["run"].startswith(self.run):
-            self._unlink(STATE)
-            self._unlink(LOCK)
-        with suppress(OSError):  # something else is in it
-            self.folder.rmdir()
+                with suppress(OSError):
+                    (self.folder / name).unlink()
 
     def close(self) -> None:
         """Close the journal of this process, and let other commands in."""
@@ -168,10 +155,6 @@ class Unfinished:
             if held is not None:
                 held.close()
         self._file = self._lock = None
-
-    def _unlink(self, name: str) -> None:
-        with suppress(OSError):
-            (self.folder / name).unlink()
 
     def _journal(self) -> Path:
         return self.folder / f"{self.run}-{self._token}-{self._segments:05d}{JOURNAL}"
@@ -218,18 +201,13 @@ def remove_all(folder: Path) -> None:
         folder.unlink()
 
 
-class _writing:  # noqa: N801 - reads as a word at its place
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     """Give what the disk says as one error."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise OutputError(
-                f"cannot keep what is measured in {self.folder}: {error.strerror or error}",
-                "make room there, then give the command with --resume",
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot keep what is measured in {folder}: {error.strerror or error}",
+            "make room there, then give the command with --resume",
+        ) from error

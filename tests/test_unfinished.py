@@ -131,7 +131,8 @@ def test_a_damaged_state_is_refused(tmp_path):
         (state.folder / "state.json").write_text(text)
         with pytest.raises(OutputError, match="no state that can be read"):
             state.facts()
-    state.remove()
+    state.close()
+    unfinished.remove_all(state.folder)
     assert not state.folder.exists()
 
 

@@ -10,10 +10,10 @@ from torch.utils.data import Dataset
 
 from attnprobe.datasets import huggingface, named, shards, splits
 from attnprobe.datasets.opening import open_pictures
-from attnprobe.datasets.pictures import Pictures
+from attnprobe.datasets.pictures import Pictures, upright
 from attnprobe.errors import ImagesError
 from attnprobe.images import ImageSet, Item, open_images
-from attnprobe.images.decoding import decode, preprocessing, to_rgb
+from attnprobe.images.decoding import preprocessing
 from attnprobe.types import CheckpointSpec
 
 PACKED = (".tar", ".parquet")
@@ -73,8 +73,7 @@ class _PictureItems(Dataset):
         name = self.ids[index]
         try:
             found = self.pictures.images.read(index)
-            image = decode(found) if isinstance(found, bytes) else to_rgb(found)
-            pixels = self.transform(image)
+            pixels = self.transform(upright(found))
         except ImagesError as error:
             return Item(name, None, b"", error.cause)
         return Item(name, pixels, _digest(found))

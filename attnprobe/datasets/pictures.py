@@ -61,8 +61,7 @@ class Pictures:
         Raises:
             ImagesError: It cannot be used; the cause is the reason in a few words.
         """
-        found = self.images.read(index)
-        return decode(found) if isinstance(found, bytes) else to_rgb(found)
+        return upright(self.images.read(index))
 
     def name(self, index: int) -> str:
         """Return what an image is called in messages."""
@@ -83,6 +82,15 @@ class Pictures:
             found.update(self.labels.astype("<i8").tobytes())
             found.update("\0".join(self.classes).encode())
         return found.hexdigest()
+
+
+def upright(found: bytes | Image.Image) -> Image.Image:
+    """Return an image file, or an image that is decoded already, upright and in RGB.
+
+    Raises:
+        ImagesError: It cannot be used; the cause is the reason in a few words.
+    """
+    return decode(found) if isinstance(found, bytes) else to_rgb(found)
 
 
 def labelled(
