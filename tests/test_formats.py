@@ -9,7 +9,7 @@ from random_modules import random_vit, randomised
 
 from attnprobe.checkpoints import load
 from attnprobe.errors import FormatError
-from attnprobe.formats import FORMATS, convert, identify, unwrap
+from attnprobe.formats import convert, formats, identify, unwrap
 
 ONE = torch.ones(1)
 VIT = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.qkv.bias")
@@ -69,7 +69,7 @@ SIGNS = {
 
 
 def test_every_format_has_a_row_of_signs():
-    assert {layout.name for layout in FORMATS} == set(SIGNS)
+    assert {layout.name for layout in formats()} == set(SIGNS)
 
 
 @pytest.mark.parametrize("name", SIGNS)
@@ -148,7 +148,7 @@ def test_conversion_is_idempotent():
             continue
         once = renamed(name).tensors
         weights = unwrap(once)
-        layout = next(layout for layout in FORMATS if layout.name == name)
+        layout = next(layout for layout in formats() if layout.name == name)
         assert set(convert(weights, layout).tensors) == set(once), (name, content)
 
 

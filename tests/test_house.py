@@ -19,6 +19,7 @@ CONSTANTS = {
     "attnprobe.claims": "CLAIM",
     "attnprobe.cli": "command",
     "attnprobe.exports": "EXPORT",
+    "attnprobe.formats.releases": "FORMATS",
     "attnprobe.metrics": "METRIC",
     "attnprobe.objectives": "OBJECTIVE",
     "attnprobe.plots": "PLOT",

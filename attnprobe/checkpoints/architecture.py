@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
-from attnprobe.formats import Converted, Format, Weights, augreg
+from attnprobe.formats import Converted, Format, Weights
 
 # head counts that width / 64 does not give: (width, depth) -> heads
 PUBLISHED_HEADS = {(1280, 32): 16, (1408, 40): 16, (1664, 48): 16}
-MOCO_HEADS = {(384, 12): 12}  # a head of its ViT-S is 32 wide
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Shapes:
         shapes: Shape by timm name.
         layout: The checkpoint format.
         weights: The encoder before conversion, with its buffers.
-        stated: Head count and such that the file's own metadata states.
+        stated: What the file's own metadata or the config.json beside it states: heads,
+            input_size, norm_eps, act, window_size, ...
         heads: Head count that the user gave.
     """
 
@@ -52,6 +52,11 @@ class Shapes:
     weights: Weights
     stated: Mapping[str, Any] = field(default_factory=dict)
     heads: int | None = None
+
+    def fact(self, key: str, default: Any = None) -> Any:
+        """Return what the file states, else the custom of its release, else a default."""
+        customs = self.layout.customs(self.weights)
+        return self.stated.get(key, customs.get(key, default))
 
     def __contains__(self, name: str) -> bool:
         return name in self.shapes
@@ -179,17 +184,15 @@ def _read_heads(shapes: Shapes, width: int) -> tuple[int | None, str]:
             return shape[-1], name
         if name.endswith("attn.q_norm.weight") and shape[0] != width:
             return width // shape[0], name
-    return augreg.heads(shapes.weights.tensors), "the query kernels"
+    stated = shapes.stated.get("heads"), shapes.layout.customs(shapes.weights).get("heads")
+    heads = next((value for value in stated if value), None)
+    return heads, "what the file states"
 
 
 def _tell_heads(shapes: Shapes, width: int, layers: int) -> tuple[int, tuple[str, ...]]:
     if shapes.heads is not None:
         return shapes.heads, (f"{shapes.heads} heads: given by the user",)
-    if shapes.stated.get("heads"):
-        return int(shapes.stated["heads"]), ()
-    known = dict(PUBLISHED_HEADS)
-    if shapes.layout.name.startswith("moco-v3"):
-        known |= MOCO_HEADS
+    known = PUBLISHED_HEADS | dict(shapes.fact("usual_heads", {}))
     if (width, layers) in known:
         heads = known[width, layers]
         return heads, (

@@ -36,7 +36,7 @@ def _plain(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
         "num_heads": heads,
         "mlp_ratio": architecture.ratio(hidden, width),
         "num_classes": architecture.classes(shapes, "head", width),
-        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+        "norm_layer": partial(nn.LayerNorm, eps=float(shapes.fact("norm_eps", 1e-6))),
     }, assumed
 
 

@@ -35,6 +35,7 @@ class Opened:
         content: Whatever was saved: usually mappings of mappings of tensors.
         metadata: The `attnprobe` entry of a safetensors header, or empty.
         notes: Sentences about how it had to be read.
+        config: The config.json beside the file, as it is, or empty.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Opened:
     content: Any
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def locate(source: str | Path) -> Path:

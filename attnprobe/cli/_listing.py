@@ -110,9 +110,9 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 def _formats() -> list[dict[str, Any]]:
-    from attnprobe.formats import FORMATS
+    from attnprobe.formats import formats
 
-    return [{"name": item.name, "description": item.description} for item in FORMATS]
+    return [{"name": item.name, "description": item.description} for item in formats()]
 
 
 def _metrics() -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ Wrapper keys (`state_dict`, `model`, `teacher`, ...) are descended, prefixes (`m
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import FormatError
@@ -57,6 +57,7 @@ class Weights:
         names: Every tensor name of the unwrapped mapping, before stripping.
         beside: Keys that lay beside the tensors at every level of the file.
         notes: Sentences about choices made on the way.
+        config: The config.json that lay beside the file, or empty.
     """
 
     tensors: "dict[str, Tensor]"
@@ -65,17 +66,26 @@ class Weights:
     names: frozenset[str]
     beside: frozenset[str]
     notes: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def unwrap(content: Any) -> Weights:
+def unwrap(
+    content: Any, *, part: str | None = None, config: Mapping[str, Any] | None = None
+) -> Weights:
     """Find the encoder in the content of a checkpoint file.
 
+    Args:
+        content: What the file holds.
+        part: Which encoder, of files that hold several: a wrapper key (teacher, student,
+            model_ema) or a word of its prefix (base_encoder, momentum_encoder).
+        config: The config.json beside the file.
+
     Raises:
-        FormatError: There are no tensors, or none that look like a transformer.
+        FormatError: There are no tensors, none that look like a transformer, or no such part.
     """
     try:
         _check_nesting(content)
-        content, beside, notes = _descend(content)
+        content, beside, notes = _descend(content, part)
         flat = dict(_flatten(content))
     except RecursionError as error:
         raise FormatError(
@@ -89,7 +99,7 @@ def unwrap(content: Any) -> Weights:
             "save model.state_dict() and give that file",
         )
     _check_names(flat)
-    prefix, other_prefixes = _prefix(flat)
+    prefix, other_prefixes = _prefix(flat, None if _taken(notes, part) else part)
     tensors = {name[len(prefix) :]: t for name, t in flat.items() if name.startswith(prefix)}
     outside = {
         name: _outside_reason(name, prefix, other_prefixes)
@@ -99,19 +109,21 @@ def unwrap(content: Any) -> Weights:
     if other_prefixes:
         others = ", ".join(repr(other) for other in other_prefixes)
         notes = (*notes, f"weights taken from {prefix!r}; the file also holds {others}")
-    return Weights(tensors, prefix, outside, frozenset(flat), beside, notes)
+    return Weights(tensors, prefix, outside, frozenset(flat), beside, notes, config or {})
 
 
-def _descend(content: Any) -> tuple[Any, frozenset[str], tuple[str, ...]]:
+def _descend(content: Any, part: str | None) -> tuple[Any, frozenset[str], tuple[str, ...]]:
     beside: set[str] = set()
     notes: list[str] = []
     while isinstance(content, Mapping):
         inner = [key for key in WRAPPERS if key in content and _holds_tensors(content[key])]
+        if part in content and _holds_tensors(content[part]):
+            inner = [part, *(key for key in inner if key != part)]
         beside |= {key for key in content if isinstance(key, str) and not _is_tensor(content[key])}
         if not inner or any(_is_tensor(value) for _, value in _items(content)):
             break
         copies = [key for key in inner[1:] if key in COPIES]
-        if copies or inner[0] in COPIES:
+        if copies or inner[0] in (*COPIES, part):
             also = f" (the file also holds {', '.join(copies)})" if copies else ""
             notes.append(f"weights taken from {inner[0]!r}{also}")
         content = content[inner[0]]
@@ -165,13 +177,33 @@ def _flatten(content: Any, prefix: str = "") -> "Iterator[tuple[str, Tensor]]":
             yield from _flatten(value, f"{prefix}{key}.")
 
 
-def _prefix(names: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _taken(notes: tuple[str, ...], part: str | None) -> bool:
+    return any(note.startswith(f"weights taken from {part!r}") for note in notes)
+
+
+def _prefix(names: Mapping[str, Any], part: str | None) -> tuple[str, list[str]]:
     for anchor in _ANCHORS:
         found = {match[1] for name in names if (match := anchor.match(name))}
         if found:
             best, *others = sorted(found, key=_rank)
+            if part is not None:
+                best = _asked(found, part)
+                others = [other for other in sorted(found, key=_rank) if other != best]
             return best, others
     raise _no_transformer(names)
+
+
+def _asked(prefixes: set[str], part: str) -> str:
+    """Return the one prefix of which a dotted component is the part that was asked for."""
+    fitting = [prefix for prefix in prefixes if part in prefix.split(".")]
+    if len(fitting) != 1:
+        parts = sorted({word for prefix in prefixes for word in prefix.split(".") if word})
+        known = ", ".join(parts) or "nothing but one unnamed encoder"
+        raise FormatError(
+            f"the file has {len(fitting) or 'no'} encoders named {part!r} (it holds {known})",
+            "leave --part out, or give one of those",
+        )
+    return fitting[0]
 
 
 def _rank(prefix: str) -> tuple[int, int, str]:

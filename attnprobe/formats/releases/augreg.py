@@ -6,6 +6,10 @@ Query, key and value kernels [width, heads, dim] become one matrix [3 * heads * 
 import re
 from typing import TYPE_CHECKING
 
+from attnprobe.formats.containers import Weights
+from attnprobe.formats.records import INCEPTION, Format
+from attnprobe.formats.signs import has
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,7 +33,7 @@ _NAMES = (
 _TARGETS = {"query": 0, "key": 1, "value": 2}
 
 
-def prepare(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, str]]":
+def _prepare(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Rename to timm's names and transpose kernels to output-first."""
     out: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
@@ -49,10 +53,12 @@ def prepare(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str,
     return out, origin
 
 
-def heads(tensors: "dict[str, Tensor]") -> int | None:
-    """Return the head count that the query kernels' shape states, if there are any."""
-    kernel = next((t for name, t in tensors.items() if name.endswith("/query/kernel")), None)
-    return None if kernel is None or kernel.ndim != 3 else int(kernel.shape[1])
+def _customs(weights: Weights) -> dict[str, int]:
+    """The query kernels [width, heads, dim] state the head count."""
+    for name, tensor in weights.tensors.items():
+        if name.endswith("/query/kernel") and tensor.ndim == 3:
+            return {"heads": int(tensor.shape[1])}
+    return {}
 
 
 def _timm_name(name: str) -> str:
@@ -77,3 +83,17 @@ def _merged(parts: "list[Tensor]", kind: str) -> "Tensor":
     if kind == "kernel":
         return torch.cat([part.flatten(1).t() for part in parts])  # [3 * heads * dim, width]
     return torch.cat([part.flatten() for part in parts])
+
+
+FORMATS = (
+    Format(
+        "augreg",
+        "AugReg and other JAX vision transformers (.npz)",
+        "vit",
+        has(r"Transformer/encoderblock_?\d*"),
+        rank=10,
+        prepare=_prepare,
+        customs=_customs,
+        normalisation=INCEPTION,
+    ),
+)

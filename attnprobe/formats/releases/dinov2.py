@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING
 
+from attnprobe.formats.records import Format
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -10,7 +12,7 @@ _CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")
 _SWIGLU = {"w12": "fc1", "w3": "fc2"}
 
 
-def detect(tensors: "dict[str, Tensor]") -> bool:
+def _detect(tensors: "dict[str, Tensor]") -> bool:
     """Return whether the names are DINOv2's own, not timm's rendering of them."""
     layer_scale = any(name.endswith("ls1.gamma") for name in tensors)
     chunked = any(_CHUNK.match(name) for name in tensors)
@@ -22,7 +24,7 @@ def detect(tensors: "dict[str, Tensor]") -> bool:
     )
 
 
-def prepare(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, str]]":
+def _prepare(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Rename to timm's names; fold the class token's position into it beside registers."""
     origin = {_timm_name(name): name for name in tensors}
     out = {new: tensors[old] for new, old in origin.items()}
@@ -40,3 +42,16 @@ def _timm_name(name: str) -> str:
     for old, new in _SWIGLU.items():
         name = re.sub(rf"\.mlp\.{old}\.", f".mlp.{new}.", name)
     return "reg_token" if name == "register_tokens" else name
+
+
+FORMATS = (
+    Format(
+        "dinov2",
+        "DINOv2, with or without registers, official names",
+        "vit",
+        lambda weights: _detect(weights.tensors),
+        rank=32,
+        objective="self-distillation",
+        prepare=_prepare,
+    ),
+)

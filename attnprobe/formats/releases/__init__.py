@@ -1,0 +1,1 @@
+"""One file a release: each exports FORMATS, the layouts of its checkpoints."""
