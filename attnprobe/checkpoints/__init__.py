@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from attnprobe import catalogue
-from attnprobe.checkpoints import hub, loading, weightfiles
+from attnprobe.checkpoints import hub, loading, resizing, weightfiles
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.types import CheckpointSpec, LoadLedger
 
@@ -50,6 +50,12 @@ def load(source: str | Path, **options: Any) -> LoadedModel:
     'timm-random'
     """
     wanted = LoadOptions(**options)
+    loaded = _load(source, wanted)
+    spec, ledger = resizing.resize(loaded.spec, loaded.module, loaded.ledger, wanted)
+    return replace(loaded, spec=spec, ledger=ledger)
+
+
+def _load(source: str | Path, wanted: LoadOptions) -> LoadedModel:
     if str(source).startswith(hub.SCHEME):
         return LoadedModel(*hub.load(str(source), name=wanted.name))
     there = os.path.exists(source)  # noqa: PTH110 - unlike pathlib's it never raises
