@@ -205,6 +205,7 @@ class Survey:
             "config": {name: x for name, x in self.config.flat().items() if name not in HOW},
             "weights": self.spec.sha256,
             "model": [self.spec.architecture, self.spec.model_args, self.spec.input_size],
+            "asked": self.spec.asked,
             "images": [self.source.count, ids, self.source.transform],
             "version": version("attnprobe"),
         }

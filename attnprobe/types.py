@@ -144,6 +144,7 @@ class CheckpointSpec:
         crop_pct: Centre-crop fraction of the resized short side.
         objective: Training objective (mim, contrastive, supervised, ...) or "unknown".
         assumed: Sentences about everything that was assumed rather than read.
+        asked: Options that changed what was loaded: part, heads, arch, img_size, window.
     """
 
     name: str
@@ -159,6 +160,7 @@ class CheckpointSpec:
     crop_pct: float = 0.9
     objective: str = "unknown"
     assumed: tuple[str, ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

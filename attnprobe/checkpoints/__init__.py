@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from attnprobe import catalogue
-from attnprobe.checkpoints import hub, loading, resizing, weightfiles
+from attnprobe.checkpoints import hub, loading, request, resizing, weightfiles
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.types import CheckpointSpec, LoadLedger
 
@@ -49,10 +49,10 @@ def load(source: str | Path, **options: Any) -> LoadedModel:
     >>> load("timm:vit_tiny_patch16_224?pretrained=0").spec.format
     'timm-random'
     """
-    wanted = LoadOptions(**options)
+    wanted = request.options(**options)
     loaded = _load(source, wanted)
     spec, ledger = resizing.resize(loaded.spec, loaded.module, loaded.ledger, wanted)
-    return replace(loaded, spec=spec, ledger=ledger)
+    return replace(loaded, spec=replace(spec, asked=wanted.asked), ledger=ledger)
 
 
 def _load(source: str | Path, wanted: LoadOptions) -> LoadedModel:

@@ -11,7 +11,8 @@ import click
 from attnprobe.cli import EXIT_INTERRUPTED, _texts, _together
 from attnprobe.cli._console import console, progress, put_json, records, say
 from attnprobe.cli._measured import Plan, helped, is_run, left, log_lines, measured, target
-from attnprobe.cli._run import OPTION_FIELDS, command_line
+from attnprobe.cli._options import LOADING
+from attnprobe.cli._run import OPTION_FIELDS, command_line, kept
 from attnprobe.errors import AttnprobeError
 
 if TYPE_CHECKING:
@@ -84,10 +85,9 @@ def _finish(
         found = compare(results, options=options, progress=update)
     runs.start()
     texts = {"report.html": render_comparison(found), "log.txt": _log(found)}
-    # a saved configuration must never let code run: trust is given by hand, each time
-    kept = {key: value for key, value in config.items() if key != "trust"}
-    kept = {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
-    folder.finish(found, runs.path, runs.done, folder.files_of(found, texts, kept))
+    stored = kept(config)
+    stored = {key: list(x) if isinstance(x, tuple) else x for key, x in stored.items()}
+    folder.finish(found, runs.path, runs.done, folder.files_of(found, texts, stored))
     return found
 
 
@@ -156,8 +156,9 @@ def _saved(models: Sequence[str]) -> list["Result"]:
 
 def _plan(models: Sequence[str], values: dict[str, Any]) -> Plan:
     measuring = dict(values)
-    names, trust, images = (measuring.pop(name) for name in ("names", "trust", "images"))
-    return Plan(models, images, measuring, heads=None, trust=trust, names=names)
+    names, images = (measuring.pop(name) for name in ("names", "images"))
+    loading = {name: measuring.pop(name, None) for name in LOADING}
+    return Plan(models, images, measuring, loading, names=names)
 
 
 def _follow(saved: list["Result"], values: dict[str, Any], given: set[str]) -> None:

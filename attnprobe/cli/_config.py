@@ -9,6 +9,7 @@ import click
 
 REFUSED = {
     "trust": "only the command line can trust a file",
+    "plugins": "only the command line can let a file run",
     "config": "a file of options cannot name another",
     "as_json": "give --json on the command line",
     "dry_run": "give --dry-run on the command line",

@@ -12,7 +12,7 @@ import click
 
 from attnprobe.cli import _together
 from attnprobe.cli._console import progress, say
-from attnprobe.cli._run import command_line, log, settings
+from attnprobe.cli._run import command_line, kept, log, settings
 from attnprobe.errors import OutputError
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ class Plan:
         sources: Checkpoints and folders of saved runs.
         images: Where the images are.
         measuring: Values of the options that say how to measure, by name.
-        heads: Heads, where shapes cannot tell.
-        trust: Whether pickled code may run.
+        loading: How the checkpoints are loaded, by name of the option.
         names: Labels of the sources, or none to take their own.
         place: Where the runs are saved.
         resume: Whether a measurement that was interrupted is taken up again.
@@ -41,8 +40,7 @@ class Plan:
     sources: Sequence[str]
     images: str
     measuring: dict[str, Any]
-    heads: int | None
-    trust: bool
+    loading: dict[str, Any]
     names: Sequence[str] = ()
     place: Path = Path()
     resume: bool = False
@@ -87,7 +85,7 @@ class Plan:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = without_cka_of_few(self.config, images)
-        return {**config.flat(), "heads": self.heads}
+        return {**config.flat(), **kept(self.loading)}
 
 
 def measured(plan: Plan, runs: "Runs") -> Iterator["Result"]:
@@ -184,7 +182,7 @@ def _one(plan: Plan, runs: "Runs", at: int) -> tuple["Result", str]:
 def _load(plan: Plan, at: int) -> "LoadedModel":
     import attnprobe
 
-    return attnprobe.load(plan.sources[at], heads=plan.heads, name=plan.name(at), trust=plan.trust)
+    return attnprobe.load(plan.sources[at], name=plan.name(at), **plan.loading)
 
 
 def _measure(
@@ -207,8 +205,8 @@ def _measure(
         command=command_line(),
     )
     if result is not None and runs is not None:
-        facts = {"checkpoint": plan.sources[at], "images": plan.images, "heads": plan.heads}
-        result = replace(result, config={**facts, **result.config})
+        facts = {"checkpoint": plan.sources[at], "images": plan.images}
+        result = replace(result, config={**facts, **kept(plan.loading), **result.config})
         runs.save(result, {"log.txt": log(result)}, over=over)
     _together.saved(plan.world, state)
     return result

@@ -37,9 +37,39 @@ go_on = click.option(
 trust = click.option(
     "--trust", is_flag=True, help="Let pickled code inside the file RUN. Only for your own files."
 )
+# what `attnprobe.load` takes beside the source and a label
+LOADING = ("heads", "part", "arch", "img_size", "window", "plugins", "trust")
+resizing = compose(
+    click.option(
+        "--img-size",
+        metavar="PX[xPX]",
+        callback=_texts.size,
+        help="Resample positions to this input size (rows x columns, or one number).",
+    ),
+    click.option(
+        "--window",
+        metavar="N[xN]",
+        callback=_texts.size,
+        help="Resample bias tables to this attention window.",
+    ),
+    click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False),
+        help="Python file with your own FORMAT or READER; it runs. Repeat for several.",
+    ),
+)
 loading = compose(
     click.option("--heads", type=click.IntRange(1), help="Heads, where shapes cannot tell."),
     click.option("--name", callback=_texts.label, help="Label for tables and plots."),
+    click.option(
+        "--part",
+        help="Which encoder, of files that hold several: teacher, student, model_ema, "
+        "momentum_encoder, ...",
+    ),
+    click.option("--arch", help="timm model that holds the weights, where the file does not say."),
+    resizing,
     trust,
 )
 _measuring = compose(
@@ -152,6 +182,7 @@ comparing = compose(
         callback=_texts.labels,
         help="Label of a model; repeat it in the order of the models.",
     ),
+    resizing,
     trust,
     click.option(
         "--confidence",

@@ -93,13 +93,20 @@ def _save(
 
     from attnprobe.report.page import render
 
-    # a saved configuration must never let code run: trust is given by hand, each time
-    stored = {name: value for name, value in loading.items() if name != "trust"}
-    run_config = {"checkpoint": checkpoint, "images": images, **result.config, **stored}
+    given = {"checkpoint": checkpoint, "images": images}
+    run_config = {**given, **result.config, **kept(loading)}
     result = replace(result, config=run_config)
     texts = {"report.html": render([result]), "log.txt": log(result)}
     result.save(target, overwrite=overwrite, texts=texts)
     return result
+
+
+def kept(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that a run remembers.
+
+    A saved configuration must never let code run: trust and plugins are given by hand.
+    """
+    return {name: value for name, value in options.items() if name not in {"trust", "plugins"}}
 
 
 def command_line() -> str:

@@ -58,6 +58,13 @@ def steps(
         raise click.BadParameter(f"{value!r} is not a list of numbers", ctx, param) from error
 
 
+def size(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is neither N nor NxN."""
+    if value is not None and not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})?", value):
+        raise click.BadParameter(f"{value!r} is neither N nor ROWSxCOLUMNS", ctx, param)
+    return value
+
+
 def output(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     """Refuse an output path that is no text, which would be the current folder or unnameable."""
     if value is None:

@@ -12,7 +12,8 @@ import click
 from attnprobe.cli import EXIT_INTERRUPTED, _texts, _together
 from attnprobe.cli._console import console, put_json, records, say
 from attnprobe.cli._measured import Plan, helped, left, log_lines, measured, target
-from attnprobe.cli._run import command_line
+from attnprobe.cli._options import LOADING
+from attnprobe.cli._run import command_line, kept
 from attnprobe.errors import AttnprobeError
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def run(
     _check(checkpoints, given)
     name = name or _common_name(checkpoints)
     place = out or Path("runs", f"track-{_texts.folder_name(name, '')}")
-    loading = {key: values.pop(key) for key in ("images", "heads", "trust")}
-    place_of = {"place": place, "resume": resume}
-    plan = Plan(sources=checkpoints, measuring=values, **loading, **place_of)
+    loading = {key: values.pop(key) for key in LOADING}
+    images = values.pop("images")
+    plan = Plan(checkpoints, images, values, loading, place=place, resume=resume)
     _together.start(_together.states_of(place), plan.world, overwrite=overwrite)
     if helped(plan):
         return 0
@@ -111,11 +112,11 @@ def _alike(results: Iterable["Result"]) -> list["Result"]:
     """Return the results without per-image values; the first that differs from the rest ends it."""
     from attnprobe.tracking import check_alike
 
-    kept: list[Result] = []
+    found: list[Result] = []
     for result in results:
-        kept.append(replace(result, samples={}, arrays={}))
-        check_alike(kept[0], result)
-    return kept
+        found.append(replace(result, samples={}, arrays={}))
+        check_alike(found[0], result)
+    return found
 
 
 def _track(
@@ -145,12 +146,11 @@ def _finish(found: "Track", runs: "Runs", config: dict[str, Any]) -> list[str]:
 
     runs.start()
     texts = {"report.html": render(found), "log.txt": _log(found, runs.done)}
-    # a saved configuration must never let code run: trust is given by hand, each time
-    kept = {key: value for key, value in config.items() if key != "trust" and value is not None}
-    if "steps" in kept:
-        kept["steps"] = ",".join(f"{step:g}" for step in kept["steps"])
-    kept = {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
-    folder.finish(found, runs.path, runs.done, kept, texts)
+    stored = {key: value for key, value in kept(config).items() if value is not None}
+    if "steps" in stored:
+        stored["steps"] = ",".join(f"{step:g}" for step in stored["steps"])
+    stored = {key: list(x) if isinstance(x, tuple) else x for key, x in stored.items()}
+    folder.finish(found, runs.path, runs.done, stored, texts)
     return runs.done
 
 

@@ -25,10 +25,10 @@ low, high, unit, ...}]}; layers count from 0 there. Values per head are in OUT/t
 def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> int:
     """Measure every attention head of CHECKPOINT.
 
-    CHECKPOINT is a file (.pth .pt .bin .safetensors .npz), a name from `attnprobe list
-    checkpoints`, or timm:NAME. Writes tables with 95% intervals and report.html. What is measured
-    outlives an interruption: see --resume. `torchrun --nproc-per-node 4 -m attnprobe analyze ...`
-    shares the images among processes.
+    CHECKPOINT is a file (.pth .pt .bin .safetensors .npz), a folder, a name from `attnprobe list
+    checkpoints`, timm:NAME or hf:OWNER/REPO. Writes tables with 95% intervals and report.html.
+    What is measured outlives an interruption: see --resume. `torchrun --nproc-per-node 4 -m
+    attnprobe analyze ...` shares the images among processes.
 
     \b
     attnprobe analyze simmim_vit_base.pth -i photos/ --limit 200
@@ -37,7 +37,7 @@ def command(checkpoint: str, images: str, out: Path | None, **values: Any) -> in
     from attnprobe.cli import _plan, _run, _texts
 
     as_json, overwrite, resume = (values.pop(n) for n in ("as_json", "overwrite", "resume"))
-    loading = {name: values.pop(name) for name in ("heads", "name", "trust")}
+    loading = {name: values.pop(name) for name in ("name", *_options.LOADING)}
     dry_run = values.pop("dry_run")
     config = _run.settings(values)
     if dry_run:
