@@ -83,6 +83,28 @@ def unwrap(
     Raises:
         FormatError: There are no tensors, none that look like a transformer, or no such part.
     """
+    flat, beside, notes = named_tensors(content, part)
+    prefix, other_prefixes = _prefix(flat, None if _taken(notes, part) else part)
+    tensors = {name[len(prefix) :]: t for name, t in flat.items() if name.startswith(prefix)}
+    outside = {
+        name: _outside_reason(name, prefix, other_prefixes)
+        for name in flat
+        if not name.startswith(prefix)
+    }
+    if other_prefixes:
+        others = ", ".join(repr(other) for other in other_prefixes)
+        notes = (*notes, f"weights taken from {prefix!r}; the file also holds {others}")
+    return Weights(tensors, prefix, outside, frozenset(flat), beside, notes, config or {})
+
+
+def named_tensors(
+    content: Any, part: str | None = None
+) -> "tuple[dict[str, Tensor], frozenset[str], tuple[str, ...]]":
+    """Return a file's tensors by their dotted names, what lay beside them, and notes.
+
+    Raises:
+        FormatError: There are none, or their names or nesting are an attack.
+    """
     try:
         _check_nesting(content)
         content, beside, notes = _descend(content, part)
@@ -99,17 +121,7 @@ def unwrap(
             "save model.state_dict() and give that file",
         )
     _check_names(flat)
-    prefix, other_prefixes = _prefix(flat, None if _taken(notes, part) else part)
-    tensors = {name[len(prefix) :]: t for name, t in flat.items() if name.startswith(prefix)}
-    outside = {
-        name: _outside_reason(name, prefix, other_prefixes)
-        for name in flat
-        if not name.startswith(prefix)
-    }
-    if other_prefixes:
-        others = ", ".join(repr(other) for other in other_prefixes)
-        notes = (*notes, f"weights taken from {prefix!r}; the file also holds {others}")
-    return Weights(tensors, prefix, outside, frozenset(flat), beside, notes, config or {})
+    return flat, beside, notes
 
 
 def _descend(content: Any, part: str | None) -> tuple[Any, frozenset[str], tuple[str, ...]]:
