@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attnprobe.analysis import analyze
+    from attnprobe.attention import Reader
     from attnprobe.capture import capture
     from attnprobe.checkpoints import LoadedModel, load
     from attnprobe.comparison import Comparison, compare
     from attnprobe.errors import AttnprobeError
+    from attnprobe.formats import Format
     from attnprobe.probing import AttentionProbe
     from attnprobe.report import report
     from attnprobe.results import Result
@@ -30,8 +32,10 @@ _HOMES = {
     "AttentionProbe": "probing",
     "AttnprobeError": "errors",
     "Comparison": "comparison",
+    "Format": "formats",
     "LoadedModel": "checkpoints",
     "MetricOptions": "types",
+    "Reader": "attention",
     "Result": "results",
     "Track": "tracking",
     "analyze": "analysis",
@@ -47,8 +51,10 @@ __all__ = [
     "AttentionProbe",
     "AttnprobeError",
     "Comparison",
+    "Format",
     "LoadedModel",
     "MetricOptions",
+    "Reader",
     "Result",
     "Track",
     "analyze",

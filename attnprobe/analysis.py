@@ -172,6 +172,7 @@ def _survey(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig, world
         Precision("fp32"),
         batch_size(config.batch_size, loaded.spec.input_size, device),
         Graphs(measurement, by_cuda) if config.graphs else None,
+        loaded.readers,
     )
     return Survey(passes, source, config, loaded.spec, world)
 

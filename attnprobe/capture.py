@@ -5,7 +5,7 @@ observed as they pass, by a torch-function mode that is active for the duration 
 After every pass each expected layer must have reported exactly once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from attnprobe.attention import READERS, RawAttention, Site, discover
+from attnprobe.attention import READERS, RawAttention, Reader, Site, discover
 from attnprobe.attention.geometry import grid_of, stage_of
 from attnprobe.attention.layers import is_pooling
 from attnprobe.attention.reader import Call
@@ -46,17 +46,17 @@ def capture(
     model: nn.Module,
     on_attention: OnAttention | None = None,
     on_features: OnFeatures | None = None,
+    *,
+    readers: Sequence[Reader] = (),
 ) -> Iterator[Taps]:
-    """Observe every attention layer of `model` while the context is open.
+    """Observe every attention layer of `model`; yields taps that are filled as passes are made.
 
     Args:
         model: A model whose attention some reader knows; it is left as it was found.
         on_attention: Called with each layer's inputs at once, so that nothing is kept; without
             it they are collected in `Taps.attention`.
         on_features: Likewise for block outputs.
-
-    Yields:
-        The taps, filled as passes are made.
+        readers: Readers of the user's own, asked before the known ones.
 
     Raises:
         CaptureError: A layer was silent, reported twice, or cannot be read.
@@ -72,7 +72,7 @@ def capture(
     taps = Taps()
     watcher = _Watcher(
         model,
-        discover(model, READERS),
+        discover(model, (*readers, *READERS)),
         taps,
         on_attention=on_attention or taps.attention.append,
         on_features=on_features or taps.features.append,

@@ -40,7 +40,8 @@ def describe(loaded: LoadedModel, *, batch: int = 0) -> dict[str, Any]:
     device = next(loaded.module.parameters()).device
     batch = batch_size(batch, loaded.spec.input_size, device)
     blank = torch.zeros(1, *loaded.spec.input_size, device=device)
-    with torch.inference_mode(), capture(loaded.module, keep_inputs, keep_size) as taps:
+    watched = capture(loaded.module, keep_inputs, keep_size, readers=loaded.readers)
+    with torch.inference_mode(), watched as taps:
         loaded.module(blank)
     layers: list[LayerInfo] = taps.layers
     weights = sum(p.numel() * p.element_size() for p in loaded.module.parameters())

@@ -5,13 +5,14 @@ normalised. A batch that does not fit the memory is halved, and those after it a
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from attnprobe.attention import Reader
 from attnprobe.capture import Taps, capture
 from attnprobe.errors import AttnprobeError
 from attnprobe.graphs import Graphs
@@ -37,6 +38,7 @@ class Passes:
         precision: How the model computes.
         size: Most images of a pass; halved where memory is short.
         graphs: Replays recorded passes, or None.
+        readers: The user's own attention readers.
     """
 
     module: nn.Module
@@ -45,6 +47,7 @@ class Passes:
     precision: Precision
     size: int
     graphs: Graphs | None = None
+    readers: Sequence[Reader] = ()
     _taps: Taps | None = None
     _first: Tensor = field(init=False)
 
@@ -72,7 +75,8 @@ class Passes:
         def on_features(features: Features) -> None:
             self.measurement.on_features(features)
 
-        with torch.inference_mode(), capture(self.module, on_attention, on_features) as taps:
+        watched = capture(self.module, on_attention, on_features, readers=self.readers)
+        with torch.inference_mode(), watched as taps:
             self._taps = taps
             yield self
 

@@ -1,108 +1,11 @@
 """Torch-free nouns shared by every layer, so that results can be read without torch."""
 
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
+from attnprobe.grids import TokenGrid as TokenGrid
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class TokenGrid:
-    """Where the tokens of one attention layer lie on the input image.
-
-    Attributes:
-        rows: Patch rows of the whole layer (not of one window).
-        cols: Patch columns of the whole layer.
-        patch: Height and width of one token in input pixels at this layer's stride.
-        prefix: Tokens before the patches that have no place (CLS, distillation, registers).
-        window: Rows and columns of one attention window, or None for global attention.
-        shift: Rows and columns by which windows are shifted; (0, 0) when they are not.
-        names: What the prefix tokens are, in order (cls, dist, register1, ...), where known.
-    """
-
-    rows: int
-    cols: int
-    patch: tuple[float, float]
-    prefix: int = 0
-    window: tuple[int, int] | None = None
-    shift: tuple[int, int] = (0, 0)
-    names: tuple[str, ...] = ()
-
-    @property
-    def prefix_names(self) -> tuple[str, ...]:
-        """One name a prefix token."""
-        return self.names or tuple(f"prefix{index + 1}" for index in range(self.prefix))
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Rows and columns over which one query's keys spread: the window or the grid."""
-        return self.window or (self.rows, self.cols)
-
-    @property
-    def patches(self) -> int:
-        """Patch keys of one query."""
-        return self.extent[0] * self.extent[1]
-
-    @property
-    def tokens(self) -> int:
-        """Keys of one query, prefix tokens included."""
-        return self.prefix + self.patches
-
-    def centres(self) -> np.ndarray:
-        """Patch centres (y, x) in input pixels, row-major, float64 [patches, 2]."""
-        rows, cols = self.extent
-        y, x = np.meshgrid(np.arange(rows), np.arange(cols), indexing="ij")
-        index = np.stack([y.ravel(), x.ravel()], axis=1)  # [patches, 2]
-        return (index + 0.5) * np.asarray(self.patch, dtype=np.float64)
-
-    def distances(self) -> np.ndarray:
-        """Euclidean distance between patch centres in input pixels, float32 [n, n].
-
-        >>> float(TokenGrid(1, 2, (16, 16)).distances()[0, 1])
-        16.0
-        """
-        return _distances(self)
-
-    def gaps(self, queries: slice) -> np.ndarray:
-        """Rows of `distances`, float32 [queries, n]."""
-        gap = self.centres()[queries, None, :] - self.centres()[None, :, :]  # [queries, n, 2]
-        return np.sqrt((gap**2).sum(-1)).astype(np.float32)
-
-    def visible(self, queries: slice = slice(None)) -> np.ndarray:
-        """Which keys each query may attend to, bool [windows, queries, n].
-
-        All of them, except in shifted windows that wrap around the image: there the shift
-        mask parts what is not adjacent (Liu et al. 2021, fig. 4).
-        """
-        rows, cols = self.extent
-        y = _regions(self.rows, rows, self.shift[0])
-        x = _regions(self.cols, cols, self.shift[1])
-        region = (3 * y[:, None] + x[None, :]).reshape(self.rows // rows, rows, -1, cols)
-        window = region.transpose(0, 2, 1, 3).reshape(-1, rows * cols)  # [windows, n]
-        return window[:, queries, None] == window[:, None, :]
-
-    def pixels_per_token(self) -> float:
-        """Side of one token in input pixels (geometric mean where it is not square)."""
-        return float(np.sqrt(np.prod(self.patch)))
-
-
-def _regions(size: int, window: int, shift: int) -> np.ndarray:
-    """Label positions of a cyclically shifted side: untouched, before and after the wrap."""
-    label = np.zeros(size, dtype=int)
-    if shift:
-        label[size - window : size - shift] = 1
-        label[size - shift :] = 2
-    return label
-
-
-@lru_cache(maxsize=16)
-def _distances(grid: TokenGrid) -> np.ndarray:
-    """Pair distances of a grid; every layer and batch asks for the same few."""
-    (distances := grid.gaps(slice(None))).flags.writeable = False
-    return distances
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ and every tensor accounted for: a layer is either loaded from the file or the lo
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from attnprobe import catalogue
+from attnprobe import catalogue, extensions
+from attnprobe.attention import Reader
 from attnprobe.checkpoints import hub, loading, request, resizing, weightfiles
 from attnprobe.checkpoints.request import LoadOptions
+from attnprobe.formats import Format
 from attnprobe.types import CheckpointSpec, LoadLedger
 
 
@@ -27,12 +30,14 @@ class LoadedModel:
             memory map of the file, so do not overwrite the file in place while it is used.
         ledger: What became of every tensor of the file.
         epoch: The epoch that the file says it was saved after, if it says one.
+        readers: The user's own attention readers for it.
     """
 
     spec: CheckpointSpec
     module: nn.Module
     ledger: LoadLedger
     epoch: float | None = None
+    readers: tuple[Reader, ...] = ()
 
 
 def load(source: str | Path, **options: Any) -> LoadedModel:
@@ -50,30 +55,34 @@ def load(source: str | Path, **options: Any) -> LoadedModel:
     'timm-random'
     """
     wanted = request.options(**options)
-    loaded = _load(source, wanted)
+    own = extensions.load(wanted.plugins)
+    loaded = _load(source, wanted, own.formats)
     spec, ledger = resizing.resize(loaded.spec, loaded.module, loaded.ledger, wanted)
-    return replace(loaded, spec=replace(spec, asked=wanted.asked), ledger=ledger)
+    spec = replace(spec, asked=wanted.asked)
+    return replace(loaded, spec=spec, ledger=ledger, readers=own.readers)
 
 
-def _load(source: str | Path, wanted: LoadOptions) -> LoadedModel:
+def _load(source: str | Path, wanted: LoadOptions, own: Sequence[Format]) -> LoadedModel:
     if str(source).startswith(hub.SCHEME):
         return LoadedModel(*hub.load(str(source), name=wanted.name))
     there = os.path.exists(source)  # noqa: PTH110 - unlike pathlib's it never raises
     record = None if there else catalogue.catalogue().get(str(source))
     if record is None:
-        return _load_file(weightfiles.locate(source), str(source), wanted)
-    return _load_record(record, wanted)
+        return _load_file(weightfiles.locate(source), str(source), wanted, own)
+    return _load_record(record, wanted, own)
 
 
-def _load_record(record: catalogue.CheckpointRecord, wanted: LoadOptions) -> LoadedModel:
+def _load_record(
+    record: catalogue.CheckpointRecord, wanted: LoadOptions, own: Sequence[Format]
+) -> LoadedModel:
     wanted = replace(wanted, name=wanted.name or record.name)
     if record.source.startswith(hub.SCHEME):
         spec, module, ledger = hub.load(record.source, name=wanted.name)
         return LoadedModel(catalogue.complete(spec, record), module, ledger)
-    found = _load_file(catalogue.local_file(record), record.name, wanted)
+    found = _load_file(catalogue.local_file(record), record.name, wanted, own)
     return replace(found, spec=catalogue.complete(found.spec, record))
 
 
-def _load_file(path: Path, source: str, wanted: LoadOptions) -> LoadedModel:
-    spec, module, ledger, epoch = loading.load_file(path, wanted)
+def _load_file(path: Path, source: str, wanted: LoadOptions, own: Sequence[Format]) -> LoadedModel:
+    spec, module, ledger, epoch = loading.load_file(path, wanted, own)
     return LoadedModel(replace(spec, source=source), module, ledger, epoch)

@@ -32,7 +32,7 @@ def load(source: str, *, name: str | None = None) -> tuple[CheckpointSpec, nn.Mo
             f"unknown option {query + options} in {source}", f"write timm:NAME{_UNTRAINED}"
         )
     if not timm.is_model(model_name):
-        raise CheckpointError(f"timm has no model {model_name!r}", _near(model_name))
+        raise CheckpointError(f"timm has no model {model_name!r}", near(model_name))
     module = _create(model_name, pretrained=pretrained)
     module.eval().requires_grad_(False)
     names = tuple(module.state_dict())
@@ -110,7 +110,7 @@ def _unreachable(name: str, why: str) -> CheckpointError:
     )
 
 
-def _near(name: str) -> str:
+def near(name: str) -> str:
     base = name.partition(".")[0]
     known = timm.list_models(f"*{base}*") or timm.list_models(f"{base[:6]}*")
     return f"did you mean one of: {', '.join(known[:6])}" if known else "see timm.list_models()"

@@ -23,19 +23,28 @@ def fill(module: nn.Module, converted: Converted) -> LoadLedger:
         PartialLoadError: Parameters missing, tensors left over, or shapes that differ.
         CheckpointError: Weights that are not finite, dense floating-point numbers.
     """
-    expected = dict(module.named_parameters())
+    expected = dict(module.named_parameters()) | running_statistics(module)
     _check_missing(expected, converted)
     heads = _check_left_over(expected, converted)
     _check_shapes(expected, converted)
     _check_kinds(expected, converted)
     ready = {name: _fp32(converted.tensors[name]) for name in expected}
     _check_finite(ready)
-    # buffers are geometry, which the module has computed itself
+    # other buffers are geometry, which the module has computed itself
     module.load_state_dict(ready, strict=False, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     module.eval()
     return _ledger(converted, heads)
+
+
+def running_statistics(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that were trained: means and variances of batch normalisation."""
+    return {
+        name: tensor
+        for name, tensor in module.named_buffers()
+        if name.endswith((".running_mean", ".running_var"))
+    }
 
 
 def _ledger(converted: Converted, heads: list[str]) -> LoadLedger:

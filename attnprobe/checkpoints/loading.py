@@ -1,48 +1,124 @@
 """From one opened file to a module: unwrap, identify, convert, plan, build, fill."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from attnprobe.checkpoints import architecture, building, ledgers, metadata, plans, weightfiles
+from attnprobe.checkpoints import (
+    architecture,
+    building,
+    ledgers,
+    metadata,
+    named,
+    plans,
+    weightfiles,
+)
 from attnprobe.checkpoints.request import LoadOptions
-from attnprobe.errors import CheckpointError, PartialLoadError
-from attnprobe.formats import Format, convert, identify, unwrap
+from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
+from attnprobe.formats import Converted, Format, Weights, convert, identify, unwrap
+from attnprobe.formats.containers import named_tensors
 from attnprobe.types import CheckpointSpec, LoadLedger
 
 Loaded = tuple[CheckpointSpec, nn.Module, LoadLedger, float | None]
 
 
-def load_file(path: Path, wanted: LoadOptions) -> Loaded:
+def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Loaded:
     """Return spec, module, ledger and epoch of a checkpoint file.
+
+    Args:
+        path: The file.
+        wanted: What the user asked for.
+        own: The user's own formats.
 
     Raises:
         CheckpointError: It cannot be read, is no vision transformer, or is incomplete.
     """
     try:
-        return _load(weightfiles.read(path, trust=wanted.trust), wanted)
+        return _load(weightfiles.read(path, trust=wanted.trust), wanted, own)
     except CheckpointError as error:
         if path.name in error.cause:
             raise
         raise type(error)(f"{path}: {error.cause}", error.remedy) from error
 
 
-def _load(opened: weightfiles.Opened, wanted: LoadOptions) -> Loaded:
+def _load(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]) -> Loaded:
+    arch = wanted.arch or _stated_architecture(opened)
+    reading = _named(arch, opened, wanted) if arch else _read(opened, wanted, own)
+    ledger = ledgers.fill(reading.module, reading.converted)
+    spec = _spec(reading, opened, wanted)
+    return spec, reading.module, ledger, metadata.epoch(opened.content, opened.metadata)
+
+
+def _stated_architecture(opened: weightfiles.Opened) -> str:
+    """Return the model that timm's own config.json names, which says more than shapes do."""
+    name = opened.config.get("architecture")
+    return name if isinstance(name, str) and "pretrained_cfg" in opened.config else ""
+
+
+def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]) -> "_Reading":
+    """Let the names tell the format and the shapes the architecture."""
     weights = unwrap(opened.content, part=wanted.part, config=opened.config)
-    layout = identify(weights)
+    layout = identify(weights, own)
     converted = convert(weights, layout)
     _check_extent(converted.tensors, opened)
+    if layout.build is not None:
+        return _built(layout, converted, opened, weights.notes)
     shapes = architecture.shapes_of(
         converted, layout, weights, stated=opened.metadata, heads=wanted.heads
     )
     plan, module = _module(shapes)
-    ledger = ledgers.fill(module, converted)
     found = building.architecture_name(plan, module)
-    name = wanted.name or opened.metadata.get("name") or weightfiles.label(opened.path)
-    spec = _spec(plan, layout, opened, architecture=found, name=name, notes=weights.notes)
-    return spec, module, ledger, metadata.epoch(opened.content, opened.metadata)
+    return _Reading(plan, module, converted, found, layout, weights.notes)
+
+
+def _built(
+    layout: Format, converted: Converted, opened: weightfiles.Opened, notes: tuple[str, ...]
+) -> "_Reading":
+    """Let the format make its own module."""
+    make: Any = layout.build
+    try:
+        module = make(converted.tensors, opened.metadata)
+    except Exception as error:  # it is the user's code
+        raise FormatError(
+            f"format {layout.name} could not build its module ({type(error).__name__}: {error})",
+            "correct its build function",
+        ) from error
+    converted = named.without_others(module, converted)
+    plan = named.plan_of(module, {})
+    return _Reading(plan, module, converted, type(module).__name__, layout, notes)
+
+
+def _named(name: str, opened: weightfiles.Opened, wanted: LoadOptions) -> "_Reading":
+    """Let timm build the architecture that was named."""
+    flat, beside, notes = named_tensors(opened.content, wanted.part)
+    weights = Weights(flat, "", {}, frozenset(flat), beside, notes, opened.config)
+    _check_extent(flat, opened)
+    plan, module, converted = named.build(name, weights, opened.metadata)
+    return _Reading(plan, module, converted, name.partition(".")[0], None, notes)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a file turned out to be.
+
+    Attributes:
+        plan: How its module was built.
+        module: The module, its parameters unwritten.
+        converted: The file's tensors under the module's names.
+        architecture: timm's name of the module, or a description.
+        layout: The checkpoint format, or None where the architecture was named.
+        notes: Sentences about choices made on the way.
+    """
+
+    plan: architecture.Plan
+    module: nn.Module
+    converted: Converted
+    architecture: str
+    layout: Format | None
+    notes: tuple[str, ...]
 
 
 def _module(shapes: architecture.Shapes) -> tuple[architecture.Plan, nn.Module]:
@@ -58,35 +134,35 @@ def _module(shapes: architecture.Shapes) -> tuple[architecture.Plan, nn.Module]:
         ) from error
 
 
-def _spec(
-    plan: architecture.Plan,
-    layout: Format,
-    opened: weightfiles.Opened,
-    *,
-    architecture: str,
-    name: str,
-    notes: tuple[str, ...],
-) -> CheckpointSpec:
-    stated = opened.metadata
-    mean, std = layout.normalisation
-    assumed = (*opened.notes, *notes, *plan.assumed, *plans.unusual_depth(plan))
+def _spec(reading: _Reading, opened: weightfiles.Opened, wanted: LoadOptions) -> CheckpointSpec:
+    stated, plan, layout = opened.metadata, reading.plan, reading.layout
+    mean, std, whose = _normalisation(reading)
+    assumed = (*opened.notes, *reading.notes, *plan.assumed, *plans.unusual_depth(plan))
     if "mean" not in stated or "std" not in stated:
-        told = f"mean {mean}, std {std}: the custom of format {layout.name}, not in the file"
-        assumed = (*assumed, told)
+        assumed = (*assumed, f"mean {mean}, std {std}: the custom of {whose}, not in the file")
     return CheckpointSpec(
-        name=name,
-        architecture=architecture,
+        name=wanted.name or stated.get("name") or weightfiles.label(opened.path),
+        architecture=reading.architecture,
         model_args={key: value for key, value in plan.kwargs.items() if _is_plain(value)},
-        format=layout.name,
+        format=layout.name if layout else "named",
         sha256=weightfiles.digest(opened.path),
         input_size=(plan.kwargs["in_chans"], *plan.size),
         mean=tuple(stated.get("mean", mean)),
         std=tuple(stated.get("std", std)),
         interpolation=stated.get("interpolation", "bicubic"),
         crop_pct=float(stated.get("crop_pct", 0.9)),
-        objective=stated.get("objective", layout.objective),
+        objective=stated.get(
+            "objective", reading.layout.objective if reading.layout else "unknown"
+        ),
         assumed=assumed,
     )
+
+
+def _normalisation(reading: _Reading) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    if reading.layout is not None:
+        return *reading.layout.normalisation, f"format {reading.layout.name}"
+    config: dict[str, Any] = getattr(reading.module, "pretrained_cfg", {})
+    return tuple(config["mean"]), tuple(config["std"]), f"timm's {reading.architecture}"
 
 
 def _is_plain(value: Any) -> bool:

@@ -26,7 +26,7 @@ def convert(weights: Weights, layout: Format) -> Converted:
     dropped = dict(weights.outside)
     kept: dict[str, Tensor] = {}
     for name, tensor in weights.tensors.items():
-        reason = _reason(name, (*layout.drop, *DROP))
+        reason = reason_to_drop(name, layout.drop)
         if reason is None:
             kept[name] = tensor
         else:
@@ -44,8 +44,10 @@ def convert(weights: Weights, layout: Format) -> Converted:
     )
 
 
-def _reason(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
-    return next((reason for pattern, reason in rules if re.search(pattern, name)), None)
+def reason_to_drop(name: str, rules: tuple[tuple[str, str], ...] = ()) -> str | None:
+    """Return why a tensor is no part of the encoder, or None where it is one."""
+    every = (*rules, *DROP)
+    return next((reason for pattern, reason in every if re.search(pattern, name)), None)
 
 
 def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attnprobe.formats.containers import Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 INCEPTION = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -35,6 +35,8 @@ class Format:
         customs: What the release's code fixes and no shape tells: heads, norm_eps, act, ...;
             what the file itself states goes before it.
         normalisation: Mean and standard deviation of the release's preprocessing.
+        build: Makes the module itself, for architectures that timm lacks: (tensors by the
+            module's names, what the file states) -> module. Its weights are then loaded.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Format:
     prepare: "Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], dict[str, str]]] | None" = None
     customs: Callable[[Weights], Mapping[str, Any]] = _nothing
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    build: "Callable[[Mapping[str, Tensor], Mapping[str, Any]], nn.Module] | None" = None
 
 
 @dataclass(frozen=True)
