@@ -12,4 +12,4 @@ from attnprobe.attention.window import WINDOW
 
 READERS: tuple[Reader, ...] = (WINDOW, SDPA)
 
-__all__ = ["READERS", "RawAttention", "Reader", "Site", "discover"]
+__all__ = ["READERS", "SDPA", "WINDOW", "RawAttention", "Reader", "Site", "discover"]
