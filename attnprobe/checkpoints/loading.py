@@ -16,6 +16,7 @@ from attnprobe.checkpoints import (
     plans,
     weightfiles,
 )
+from attnprobe.checkpoints import own as own_formats
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 from attnprobe.formats import Converted, Format, Weights, convert, identify, unwrap
@@ -60,8 +61,11 @@ def _stated_architecture(opened: weightfiles.Opened) -> str:
 
 def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]) -> "_Reading":
     """Let the names tell the format and the shapes the architecture."""
-    weights = unwrap(opened.content, part=wanted.part, config=opened.config)
-    layout = identify(weights, own)
+    found = own_formats.find(opened, wanted.part, own)
+    if found is None:
+        weights = unwrap(opened.content, part=wanted.part, config=opened.config)
+        found = weights, identify(weights, own)
+    weights, layout = found
     converted = convert(weights, layout)
     _check_extent(converted.tensors, opened)
     if layout.build is not None:

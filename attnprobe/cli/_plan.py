@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from attnprobe.cli import _explain
 from attnprobe.cli._console import console, put_json, records
+from attnprobe.errors import FormatError, PartialLoadError
 
 
 def show(checkpoint: str, loading: dict[str, Any], *, batch: int, as_json: bool) -> int:
@@ -11,7 +13,12 @@ def show(checkpoint: str, loading: dict[str, Any], *, batch: int, as_json: bool)
     from attnprobe.inspection import describe
     from attnprobe.report.terminal import card_table
 
-    found = describe(attnprobe.load(checkpoint, **loading), batch=batch)
+    try:
+        loaded = attnprobe.load(checkpoint, **loading)
+    except (FormatError, PartialLoadError) as error:
+        _explain.show(checkpoint, error, loading, as_json=as_json)
+        raise
+    found = describe(loaded, batch=batch)
     layers = found.pop("layers")
     if as_json:
         put_json({**found, "layers": records(layers)})

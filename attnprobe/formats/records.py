@@ -35,6 +35,8 @@ class Format:
         customs: What the release's code fixes and no shape tells: heads, norm_eps, act, ...;
             what the file itself states goes before it.
         normalisation: Mean and standard deviation of the release's preprocessing.
+        anchor: Pattern of one tensor's name inside the encoder; what stands before it is the
+            prefix. Only for formats of one's own, where no known anchor is in the file.
         build: Makes the module itself, for architectures that timm lacks: (tensors by the
             module's names, what the file states) -> module. Its weights are then loaded.
     """
@@ -50,6 +52,7 @@ class Format:
     prepare: "Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], dict[str, str]]] | None" = None
     customs: Callable[[Weights], Mapping[str, Any]] = _nothing
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    anchor: str = ""
     build: "Callable[[Mapping[str, Tensor], Mapping[str, Any]], nn.Module] | None" = None
 
 
