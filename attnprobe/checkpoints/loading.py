@@ -1,7 +1,7 @@
 """From one opened file to a module: unwrap, identify, convert, plan, build, fill."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attnprobe.checkpoints import (
     architecture,
     building,
+    hashing,
     ledgers,
     metadata,
     named,
@@ -38,7 +39,10 @@ def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Lo
         CheckpointError: It cannot be read, is no vision transformer, or is incomplete.
     """
     try:
-        return _load(weightfiles.read(path, trust=wanted.trust), wanted, own)
+        with hashing.digesting(path) as digest:
+            opened = weightfiles.read(path, trust=wanted.trust)
+            spec, module, ledger, epoch = _load(opened, wanted, own)
+            return replace(spec, sha256=digest()), module, ledger, epoch
     except CheckpointError as error:
         if path.name in error.cause:
             raise
@@ -149,7 +153,6 @@ def _spec(reading: _Reading, opened: weightfiles.Opened, wanted: LoadOptions) ->
         architecture=reading.architecture,
         model_args={key: value for key, value in plan.kwargs.items() if _is_plain(value)},
         format=layout.name if layout else "named",
-        sha256=weightfiles.digest(opened.path),
         input_size=(plan.kwargs["in_chans"], *plan.size),
         mean=tuple(stated.get("mean", mean)),
         std=tuple(stated.get("std", std)),
