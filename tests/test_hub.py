@@ -35,7 +35,7 @@ def test_wrong_names_are_refused_with_a_remedy(source, cause):
 
 @pytest.fixture
 def unreachable(monkeypatch):
-    monkeypatch.setattr(hub, "_reachable", lambda _: False)
+    monkeypatch.setattr(hub.network, "reachable", lambda _: False)
 
 
 def cached(monkeypatch, path):
@@ -47,6 +47,27 @@ def test_an_unreachable_hub_says_which_file_to_place_where(monkeypatch, unreacha
     with pytest.raises(CheckpointError, match="cannot be reached") as caught:
         load(f"timm:{NAME}.augreg_in21k")
     assert f"./{NAME}.augreg_in21k/model.safetensors" in caught.value.remedy
+
+
+@pytest.mark.parametrize("switch", ["HF_HUB_OFFLINE", "ATTNPROBE_OFFLINE"])
+def test_offline_makes_no_attempt(monkeypatch, switch):
+    monkeypatch.setenv(switch, "1")
+    monkeypatch.setattr("socket.create_connection", lambda *_: pytest.fail("asked the network"))
+    cached(monkeypatch, None)
+    with pytest.raises(CheckpointError, match=f"{switch} is set"):
+        load(f"timm:{NAME}.augreg_in21k")
+
+
+def test_weights_at_an_address_of_their_own_go_through_our_downloads(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTNPROBE_CACHE", str(tmp_path))
+    monkeypatch.setenv("ATTNPROBE_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="ijepa cannot be downloaded") as caught:
+        load("timm:vit_huge_patch14_gap_224.in1k_ijepa")
+    assert str(tmp_path) in caught.value.remedy
+    place = tmp_path / "checkpoints" / "vit_huge_patch14_gap_224.in1k_ijepa"
+    place.mkdir(parents=True)
+    (place / "IN1K-vit.h.14-300e.pth.tar").write_bytes(b"weights")
+    assert hub.fetch("timm:vit_huge_patch14_gap_224.in1k_ijepa").read_bytes() == b"weights"
 
 
 def test_the_cached_file_is_read_when_the_hub_is_unreachable(tmp_path, monkeypatch, unreachable):

@@ -11,9 +11,24 @@ from attnprobe.checkpoints import load
 FOLDER = Path(__file__).parent / "official"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.pth"))
 FORMATS = {
+    "cae": "cae",
     "dinov2_chunked": "dinov2",
     "dinov2_registers": "dinov2",
+    "dinov3": "dinov3",
+    "dinov3_swiglu": "dinov3",
+    "eva": "eva-pretrain",
+    "eva02_clip": "eva02-clip",
+    "eva02_finetuned": "eva02",
+    "eva02_pretrain": "eva02-pretrain",
+    "ijepa": "ijepa",
     "mae": "mae",
+    "mae_finetuned": "timm",
+    "mae_linear_probe": "mae-linear-probe",
+    "maskfeat": "maskfeat",
+    "clip": "clip",
+    "open_clip": "open-clip",
+    "aim": "aim",
+    "aimv2": "aimv2",
     "moco_v3": "moco-v3",
     "simmim_vit": "simmim-vit",
     "simmim_vit_finetuned": "simmim-vit-finetuned",
@@ -26,10 +41,18 @@ FORMATS = {
     "beit_pretrain": "beit-pretrain",
 }
 
+# their positions fit any size, so that the size of the run has to be asked for
+ANY_SIZE = ("dinov3", "dinov3_swiglu")
+
 
 def record(name):
     with np.load(FOLDER / f"{name}.npz") as arrays:
         return dict(arrays)
+
+
+def opened(name, expected):
+    size = expected["image"].shape[2:] if name in ANY_SIZE else None
+    return load(FOLDER / f"{name}.pth", heads=int(expected["heads"]) or None, img_size=size)
 
 
 def blocks(module):
@@ -55,7 +78,7 @@ def measured(module, images):
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_and_attention_equal_the_official_code(name):
     expected = record(name)
-    loaded = load(FOLDER / f"{name}.pth", heads=int(expected["heads"]) or None)
+    loaded = opened(name, expected)
     assert loaded.spec.format == FORMATS[name]
     assert loaded.spec.input_size == expected["image"].shape[1:]
     assert not loaded.ledger.missing
@@ -71,7 +94,7 @@ def test_blocks_and_attention_equal_the_official_code(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tensor_of_the_file_is_in_the_ledger(name):
     expected = record(name)
-    loaded = load(FOLDER / f"{name}.pth", heads=int(expected["heads"]) or None)
+    loaded = opened(name, expected)
     parameters = {key for key, _ in loaded.module.named_parameters()}
     filled = {line.rpartition(" -> ")[2] for line in loaded.ledger.converted}
     assert filled | set(loaded.ledger.matched) == parameters

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections import OrderedDict
 
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from random_modules import random_vit
 from safetensors.torch import save_file
 
-from attnprobe.checkpoints import load
+from attnprobe.checkpoints import load, weightfiles
 from attnprobe.errors import CheckpointError, FormatError
 
 
@@ -94,16 +96,106 @@ def test_a_pickle_cannot_alter_functions_of_torch(tmp_path):
     assert not hasattr(torch._utils._rebuild_tensor_v2, "a")
 
 
-def test_a_whole_pickled_module_is_refused_with_a_remedy_and_read_with_trust(tmp_path):
-    module = timm.models.vision_transformer.VisionTransformer(
+class Shell:
+    """A class of the user's own around a module."""
+
+    def __init__(self, module):
+        self.ema = module
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", ["module", "nested", "parallel"])
+def test_a_whole_pickled_module_is_read_without_running_its_code(
+    tmp_path, monkeypatch, kind, legacy
+):
+    module = random_vit(img_size=16, patch_size=8, embed_dim=64, depth=2, num_heads=1)
+    content = {
+        "module": module,
+        "nested": {"model": module, "epoch": 1},
+        "parallel": torch.nn.DataParallel(module),
+    }[kind]
+    path = tmp_path / "module.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    ran = []
+    monkeypatch.setattr(type(module), "__setstate__", lambda *_: ran.append(1), raising=False)
+    loaded = load(path)
+    assert not ran
+    assert any("pickled module without running its code" in note for note in loaded.spec.assumed)
+    expected = module.state_dict()
+    found = loaded.module.state_dict()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_pickled_module_is_read_with_trust_too(tmp_path):
+    module = random_vit(img_size=16, patch_size=8, embed_dim=64, depth=2, num_heads=1)
+    torch.save({"model": module, "epoch": 1}, tmp_path / "module.pth")
+    loaded = load(tmp_path / "module.pth", trust=True)
+    assert set(loaded.ledger.matched) == set(module.state_dict())
+    assert any("code in the file could run (--trust)" in note for note in loaded.spec.assumed)
+
+
+def test_an_object_that_is_no_module_is_refused_with_a_remedy(tmp_path):
+    torch.save(Shell(torch.nn.Linear(2, 2)), tmp_path / "shell.pth")
+    with pytest.raises(CheckpointError, match=r"Shell.*nothing in it was run") as caught:
+        load(tmp_path / "shell.pth")
+    assert "state_dict()" in caught.value.remedy
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("made", ["script", "trace"])
+def test_torchscript_gives_its_parameters_and_runs_nothing(tmp_path, monkeypatch, made):
+    module = random_vit(
         img_size=16, patch_size=8, embed_dim=64, depth=2, num_heads=1, num_classes=0
     )
-    torch.save(module, tmp_path / "module.pth")
-    with pytest.raises(CheckpointError, match=r"state_dict\(\)"):
-        load(tmp_path / "module.pth")
-    torch.save({"model": module, "epoch": 1}, tmp_path / "nested.pth")
-    for name in ("module.pth", "nested.pth"):
-        assert set(load(tmp_path / name, trust=True).ledger.matched) == set(module.state_dict())
+    path = tmp_path / "script.pt"
+    if made == "trace":
+        torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3, 16, 16)), path)
+    else:
+        torch.jit.save(torch.jit.script(module), path)
+    for name in ("load", "_load_for_lite_interpreter"):
+        monkeypatch.setattr(torch.jit, name, None, raising=False)
+    monkeypatch.setattr(torch._C, "import_ir_module", None)
+    loaded = load(path)
+    found = loaded.module.state_dict()
+    for name, tensor in module.named_parameters():
+        assert torch.equal(found[name], tensor), name
+    assert any("TorchScript archive without running its code" in x for x in loaded.spec.assumed)
+
+
+def test_torchscript_of_other_modules_gives_every_tensor_by_its_name(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(module), tmp_path / "a.pt")
+    content = weightfiles.read(tmp_path / "a.pt").content
+    expected = module.state_dict()
+    assert set(content) == set(expected)
+    assert all(torch.equal(content[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("damage", ["weights", "pickle"])
+def test_a_flipped_bit_in_an_archive_is_noticed_by_its_checksum(tmp_path, damage):
+    path, state = tmp_path / "a.pth", small_state()
+    torch.save({"model": state}, path)
+    raw = bytearray(path.read_bytes())
+    mark = state["blocks.1.mlp.fc1.weight"].numpy().tobytes() if damage == "weights" else b"mlp.fc1"
+    raw[raw.index(mark) + len(mark) // 2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"entry 'a(rchive)?/data.*match its checksum"):
+        load(path)
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    state = small_state()
+    torch.save(state, tmp_path / "a.pth")
+    raw = (tmp_path / "a.pth").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
+        for entry in archive.infolist():  # as torch writes with set_crc32_options(False)
+            raw = raw.replace(struct.pack("<I", entry.CRC), bytes(4))
+    (tmp_path / "a.pth").write_bytes(raw)
+    assert torch.equal(load(tmp_path / "a.pth").module.norm.weight, state["norm.weight"])
 
 
 @pytest.mark.parametrize("legacy", [False, True])

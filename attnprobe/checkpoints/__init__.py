@@ -4,7 +4,6 @@ source -> file -> container -> encoder's tensors -> timm's names -> plan from sh
 and every tensor accounted for: a layer is either loaded from the file or the load fails by name.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 
 from attnprobe import catalogue, extensions
 from attnprobe.attention import Reader
-from attnprobe.checkpoints import hub, loading, request, resizing, weightfiles
+from attnprobe.checkpoints import hub, loading, request, resizing, sources
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.formats import Format
 from attnprobe.types import CheckpointSpec, LoadLedger
@@ -41,7 +40,7 @@ class LoadedModel:
 
 
 def load(source: str | Path, **options: Any) -> LoadedModel:
-    """Load a checkpoint file, folder, catalogue name or `timm:NAME`.
+    """Load a checkpoint file, folder, catalogue name, `timm:NAME` or `hf:OWNER/REPO`.
 
     Args:
         source: What to load; `timm:NAME?pretrained=0` gives untrained weights.
@@ -63,26 +62,14 @@ def load(source: str | Path, **options: Any) -> LoadedModel:
 
 
 def _load(source: str | Path, wanted: LoadOptions, own: Sequence[Format]) -> LoadedModel:
-    if str(source).startswith(hub.SCHEME):
-        return LoadedModel(*hub.load(str(source), name=wanted.name))
-    there = os.path.exists(source)  # noqa: PTH110 - unlike pathlib's it never raises
-    record = None if there else catalogue.catalogue().get(str(source))
-    if record is None:
-        return _load_file(weightfiles.locate(source), str(source), wanted, own)
-    return _load_record(record, wanted, own)
-
-
-def _load_record(
-    record: catalogue.CheckpointRecord, wanted: LoadOptions, own: Sequence[Format]
-) -> LoadedModel:
-    wanted = replace(wanted, name=wanted.name or record.name)
-    if record.source.startswith(hub.SCHEME):
-        spec, module, ledger = hub.load(record.source, name=wanted.name)
-        return LoadedModel(catalogue.complete(spec, record), module, ledger)
-    found = _load_file(catalogue.local_file(record), record.name, wanted, own)
-    return replace(found, spec=catalogue.complete(found.spec, record))
-
-
-def _load_file(path: Path, source: str, wanted: LoadOptions, own: Sequence[Format]) -> LoadedModel:
-    spec, module, ledger, epoch = loading.load_file(path, wanted, own)
-    return LoadedModel(replace(spec, source=source), module, ledger, epoch)
+    located = sources.resolve(source)
+    wanted = replace(wanted, name=wanted.name or located.name or None)
+    if located.path is None:
+        found = LoadedModel(*hub.load(located.timm, name=wanted.name))
+    else:
+        spec, module, ledger, epoch = loading.load_file(located.path, wanted, own)
+        sources.check(located, spec.sha256)
+        found = LoadedModel(replace(spec, source=located.label), module, ledger, epoch)
+    if located.record is None:
+        return found
+    return replace(found, spec=catalogue.complete(found.spec, located.record))

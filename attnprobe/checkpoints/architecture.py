@@ -6,7 +6,7 @@ read where a table or scale tells them; otherwise they are stated, published or 
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,16 @@ from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 from attnprobe.formats import Converted, Format, Weights
 
 # head counts that width / 64 does not give: (width, depth) -> heads
-PUBLISHED_HEADS = {(1280, 32): 16, (1408, 40): 16, (1664, 48): 16}
+PUBLISHED_HEADS = {
+    (1152, 27): 16,
+    (1280, 32): 16,
+    (1408, 40): 16,
+    (1664, 48): 16,
+    (1792, 64): 16,
+}
+
+# width of a head in entries of the last axis of rotary buffers
+_ROTARY = {"rope.freqs_cos": 1, "rope_embed.periods": 4}
 
 
 @dataclass(frozen=True)
@@ -22,16 +31,18 @@ class Plan:
     """Everything needed to build the module of a checkpoint.
 
     Attributes:
-        family: vit, deit, beit, swin or swinv2.
+        family: vit, deit, beit, relpos, eva, swin or swinv2.
         kwargs: Keyword arguments of the timm class.
         size: Input height and width in pixels.
         assumed: Sentences about everything that was assumed rather than read.
+        finish: Last step on the built module, for geometry that the file states in buffers.
     """
 
     family: str
     kwargs: dict[str, Any]
     size: tuple[int, int]
     assumed: tuple[str, ...] = ()
+    finish: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +195,12 @@ def _read_heads(shapes: Shapes, width: int) -> tuple[int | None, str]:
             return shape[-1], name
         if name.endswith("attn.q_norm.weight") and shape[0] != width:
             return width // shape[0], name
+    for name, tensor in shapes.weights.tensors.items():
+        if name.endswith("rel_pos.mlp.fc2.weight") and tensor.ndim == 2:
+            return tensor.shape[0], name
+        dims = _ROTARY.get(name.rpartition("rope")[1] + name.rpartition("rope")[2], 0)
+        if dims and tensor.ndim and not width % (dims * tensor.shape[-1]):
+            return width // (dims * tensor.shape[-1]), name
     stated = shapes.stated.get("heads"), shapes.layout.customs(shapes.weights).get("heads")
     heads = next((value for value in stated if value), None)
     return heads, "what the file states"
@@ -199,10 +216,11 @@ def _tell_heads(shapes: Shapes, width: int, layers: int) -> tuple[int, tuple[str
             f"{heads} heads: as in the published {shapes.layout.name} model of width {width}, "
             "the file does not say (--heads overrides)",
         )
-    if width % 64:
+    dims = int(shapes.fact("head_width", 64))
+    if width % dims:
         return 0, ()
-    return width // 64, (
-        f"{width // 64} heads: width {width} / 64, the file does not say (--heads overrides)",
+    return width // dims, (
+        f"{width // dims} heads: width {width} / {dims}, the file does not say (--heads overrides)",
     )
 
 

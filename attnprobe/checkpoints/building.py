@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import timm
+import torch
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -20,6 +23,8 @@ _CLASSES: dict[str, Callable[..., nn.Module]] = {
     "vit": VisionTransformer,
     "deit": VisionTransformerDistilled,
     "beit": Beit,
+    "relpos": VisionTransformerRelPos,
+    "eva": Eva,
     "swin": SwinTransformer,
     "swinv2": SwinTransformerV2,
 }
@@ -28,9 +33,13 @@ _SIZES = {
     (384, 12): "small",
     (768, 12): "base",
     (1024, 24): "large",
+    (512, 12): "medium",
+    (1152, 27): "so400m",
     (1280, 32): "huge",
     (1408, 40): "giant",
     (1536, 40): "giant",
+    (1664, 48): "gigantic",
+    (4096, 40): "7b",
 }
 _SWIN_SIZES = {
     (96, (2, 2, 6, 2)): "tiny",
@@ -67,6 +76,8 @@ def build(plan: Plan) -> nn.Module:
         module = _CLASSES[plan.family](**plan.kwargs)
     if plan.family.startswith("swin") and plan.size[0] != plan.size[1]:
         _unshift(module)
+    if plan.finish is not None:
+        plan.finish(module)
     return module
 
 
@@ -102,18 +113,43 @@ def _candidates(plan: Plan) -> list[str]:
         return [f"beit_{size}_{patch}_{side}"]
     if plan.family == "deit":
         return [f"deit_{size}_distilled_{patch}_{side}"]
+    if plan.family == "relpos":
+        return [f"vit_relpos_{size}_{patch}_{side}", f"vit_relpos_{size}_{patch}_cls_{side}"]
+    if plan.family == "eva":
+        return _eva_candidates(kwargs, f"{size}", patch, side)
     registers = f"_reg{kwargs['reg_tokens']}" if kwargs["reg_tokens"] else ""
+    act = "_quickgelu" if kwargs.get("act_layer") == "quick_gelu" else ""
     return [
         f"vit_{size}_{patch}_{side}",
         f"deit3_{size}_{patch}_{side}",
         f"vit_{size}_{patch}{registers}_dinov2",
+        f"vit_{size}_{patch}{registers}_gap_{side}",
+        f"vit_{size}_{patch}_clip{act}_{side}",
+        f"vit_{size}_{patch}_siglip_{side}",
+        f"aimv2_{size}_{patch}_{side}",
+        f"beit3_{size}_{patch}_{side}",
+    ]
+
+
+def _eva_candidates(kwargs: dict[str, Any], size: str, patch: str, side: int) -> list[str]:
+    if kwargs.get("rope_type") == "dinov3":
+        plus = f"{size}_plus" if kwargs["swiglu_mlp"] and size != "7b" else size
+        return [f"vit_{plus}_{patch}_dinov3", f"vit_{plus}_{patch}_dinov3_qkvb"]
+    registers = f"_reg{kwargs['num_reg_tokens']}_gap" if kwargs["num_reg_tokens"] else ""
+    return [
+        *(
+            f"{name}_{size}_{patch}{clip}_{side}"
+            for name in ("eva", "eva02")
+            for clip in ("", "_clip")
+        ),
+        f"vit_{size}_{patch}_rope{registers}_{side}",
     ]
 
 
 def _same(name: str, plan: Plan, module: nn.Module) -> bool:
     """Whether timm's model of that name has the very same parameters and heads."""
     options: dict[str, Any] = {"num_classes": plan.kwargs["num_classes"]}
-    with unwritten():
+    with torch.device("meta"), unwritten():  # names and shapes, without memory
         other = timm.create_model(name, pretrained=False, **options)
     shapes = {key: tuple(value.shape) for key, value in other.named_parameters()}
     ours = {key: tuple(value.shape) for key, value in module.named_parameters()}

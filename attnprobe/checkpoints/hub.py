@@ -1,9 +1,7 @@
 """`timm:NAME[.tag]`: a model through timm, with its published or with untrained weights."""
 
 import hashlib
-import socket
-import urllib.parse
-import urllib.request
+from pathlib import Path
 from typing import Any
 
 import huggingface_hub
@@ -12,10 +10,13 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from attnprobe.checkpoints import cache, downloads, network
+from attnprobe.checkpoints.announcing import announced
 from attnprobe.errors import CheckpointError
 from attnprobe.types import CheckpointSpec, LoadLedger
 
 SCHEME = "timm:"
+FILES = ("model.safetensors", "pytorch_model.bin")
 _UNTRAINED = "?pretrained=0"
 
 
@@ -55,7 +56,7 @@ def _create(name: str, *, pretrained: bool) -> nn.Module:
             torch.manual_seed(0)  # the same numbers in every process, and the next time
             return timm.create_model(name, pretrained=False)
     _check_tag(name)
-    overlay = _cached_file(name)
+    overlay = _local_file(name)
     try:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:
@@ -72,31 +73,63 @@ def _check_tag(name: str) -> None:
         )
 
 
-def _cached_file(name: str) -> dict[str, Any] | None:
-    """Where the hub cannot be reached, point timm at its cached file instead of waiting.
+def _local_file(name: str) -> dict[str, Any] | None:
+    """Point timm at a file of this machine where it would wait, or download without a check.
 
     Raises:
         CheckpointError: The hub cannot be reached and the file is not in its cache.
     """
     config = timm.get_pretrained_cfg(name)
-    if config is None or not config.hf_hub_id or _reachable(huggingface_hub.constants.ENDPOINT):
+    if config is None:
         return None
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        path = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file)
+    if config.url and not config.hf_hub_id:
+        return {"file": str(_downloaded(name, str(config.url)))}
+    if network.reachable(_endpoint()):
+        return None
+    for file in FILES:
+        path = huggingface_hub.try_to_load_from_cache(str(config.hf_hub_id), file)
         if isinstance(path, str):
             return {"file": path, "custom_load": False}
-    raise _unreachable(name, "the model hub cannot be reached and its cache lacks the file")
+    raise _unreachable(name, f"{network.reason(_endpoint())} and the cache lacks the file")
 
 
-def _reachable(endpoint: str) -> bool:
-    if urllib.request.getproxies():
-        return True  # a proxy may know the way; let timm try
-    address = urllib.parse.urlsplit(endpoint)
+def fetch(source: str) -> Path:
+    """Return the local file of a `timm:` source, fetched if need be.
+
+    Raises:
+        CheckpointError: It has no weights, or they cannot be fetched.
+    """
+    name = source.removeprefix(SCHEME)
+    config = timm.get_pretrained_cfg(name)
+    if not timm.is_model(name) or config is None:
+        raise CheckpointError(f"timm has no model {name!r}", near(name))
+    _check_tag(name)
+    overlay = _local_file(name)
+    if overlay is not None:
+        return Path(overlay["file"])
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), 3).close()
-    except OSError:
-        return False
-    return True
+        return _of_hub(str(config.hf_hub_id))
+    except Exception as error:  # the hub's client fails in any way
+        raise _unreachable(name, str(error).strip().splitlines()[0][:200]) from error
+
+
+def _of_hub(repo: str) -> Path:
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo, FILES[0]))
+    except huggingface_hub.errors.EntryNotFoundError:
+        return Path(huggingface_hub.hf_hub_download(repo, FILES[1]))
+
+
+def _downloaded(name: str, address: str) -> Path:
+    file = address.rpartition("/")[2]
+    wanted = downloads.Wanted(name, address, cache.folder() / name / file)
+    with announced(name, wanted.target) as update:
+        downloads.download(wanted, update)
+    return wanted.target
+
+
+def _endpoint() -> str:
+    return huggingface_hub.constants.ENDPOINT
 
 
 def _unreachable(name: str, why: str) -> CheckpointError:
@@ -111,6 +144,7 @@ def _unreachable(name: str, why: str) -> CheckpointError:
 
 
 def near(name: str) -> str:
+    """Return which of timm's models a mistyped name may have meant, as a next step."""
     base = name.partition(".")[0]
     known = timm.list_models(f"*{base}*") or timm.list_models(f"{base[:6]}*")
     return f"did you mean one of: {', '.join(known[:6])}" if known else "see timm.list_models()"

@@ -90,7 +90,7 @@ def _check_left_over(expected: Mapping[str, Tensor], converted: Converted) -> li
     if others:
         raise PartialLoadError(
             f"{len(others)} tensors of the file have no place in the model: {listed(others)}",
-            "this is a variant that is not read; report its release and these names",
+            "name its model with --arch; if timm has none, report its release and these names",
         )
     return heads
 

@@ -1,20 +1,24 @@
 """From one opened file to a module: unwrap, identify, convert, plan, build, fill."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from attnprobe.checkpoints import (
     architecture,
     building,
+    checksums,
+    configs,
+    extents,
     hashing,
     ledgers,
     metadata,
     named,
     plans,
+    sharded,
     weightfiles,
 )
 from attnprobe.checkpoints import own as own_formats
@@ -40,9 +44,11 @@ def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Lo
     """
     try:
         with hashing.digesting(path) as digest:
-            opened = weightfiles.read(path, trust=wanted.trust)
-            spec, module, ledger, epoch = _load(opened, wanted, own)
-            return replace(spec, sha256=digest()), module, ledger, epoch
+            opened = sharded.read(path, trust=wanted.trust)
+            with checksums.verified(opened.checks):
+                spec, module, ledger, epoch = _load(opened, wanted, own)
+            found = sharded.digest(opened.parts) if opened.parts else digest()
+            return replace(spec, sha256=found), module, ledger, epoch
     except CheckpointError as error:
         if path.name in error.cause:
             raise
@@ -70,8 +76,9 @@ def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]
         weights = unwrap(opened.content, part=wanted.part, config=opened.config)
         found = weights, identify(weights, own)
     weights, layout = found
+    extents.check(weights.tensors, opened)
     converted = convert(weights, layout)
-    _check_extent(converted.tensors, opened)
+    _check_stated(converted, opened)
     if layout.build is not None:
         return _built(layout, converted, opened, weights.notes)
     shapes = architecture.shapes_of(
@@ -103,7 +110,7 @@ def _named(name: str, opened: weightfiles.Opened, wanted: LoadOptions) -> "_Read
     """Let timm build the architecture that was named."""
     flat, beside, notes = named_tensors(opened.content, wanted.part)
     weights = Weights(flat, "", {}, frozenset(flat), beside, notes, opened.config)
-    _check_extent(flat, opened)
+    extents.check(flat, opened)
     plan, module, converted = named.build(name, weights, opened.metadata)
     return _Reading(plan, module, converted, name.partition(".")[0], None, notes)
 
@@ -176,12 +183,9 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | tuple)
 
 
-def _check_extent(tensors: Mapping[str, Tensor], opened: weightfiles.Opened) -> None:
-    """Refuse tensors that claim more elements than the whole file has bytes for."""
-    size = opened.path.stat().st_size
-    for name, tensor in tensors.items():
-        if opened.container != "npz" and tensor.numel() * tensor.element_size() > size:
-            raise CheckpointError(
-                f"{name} claims shape {list(tensor.shape)} in a file of {size} bytes",
-                "do not trust this file; get it from its authors",
-            )
+def _check_stated(converted: Converted, opened: weightfiles.Opened) -> None:
+    """Refuse a config.json that is about other weights."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in converted.tensors.items()}
+    told = configs.contradiction(opened.metadata, shapes)
+    if told:
+        raise CheckpointError(told, "put the config.json of these weights beside them, or none")

@@ -1,4 +1,4 @@
-"""What our own training writes beside weights, checked before it is believed.
+"""What is stated beside weights, checked before it is believed.
 
 The `attnprobe` entry of a safetensors header is JSON that says what shapes cannot: heads,
 preprocessing, objective and name.
@@ -13,10 +13,14 @@ from attnprobe.errors import CheckpointError
 
 LONGEST_TEXT = 300
 LARGEST_EPOCH = 1e15  # and no infinity
+LARGEST_ARGUMENT = 1_000_000
+LARGEST_SIDE = 4096  # masks of shifted windows grow with the square
 
 
 def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(_number(item) for item in value) and bool(value)
+    if not isinstance(value, list) or not 0 < len(value) <= LONGEST_TEXT:
+        return False
+    return all(_number(item) and abs(item) <= LARGEST_ARGUMENT for item in value)
 
 
 def _number(value: Any) -> bool:
@@ -24,7 +28,11 @@ def _number(value: Any) -> bool:
 
 
 def _size(value: Any) -> bool:
-    return _numbers(value) and len(value) == 3 and all(isinstance(v, int) and v > 0 for v in value)
+    return (
+        _numbers(value)
+        and len(value) == 3
+        and all(isinstance(v, int) and 0 < v <= LARGEST_SIDE for v in value)
+    )
 
 
 def _text(value: Any) -> bool:
@@ -32,18 +40,56 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_TEXT
 
 
+def _natural(largest: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and 0 < value <= largest
+
+
+def _windows(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 4096 for item in value)
+
+
+def _arguments(value: Any, depth: int = 4) -> bool:
+    """Whether a mapping is fit to be given to a model's constructor."""
+    if not isinstance(value, dict) or not depth or len(value) > 100:
+        return False
+    return all(
+        _text(key) and key.isidentifier() and key not in _NO_ARGUMENTS and _plain(item, depth)
+        for key, item in value.items()
+    )
+
+
+def _plain(value: Any, depth: int) -> bool:
+    if isinstance(value, list):
+        return len(value) <= 1000 and all(_plain(item, depth - 1) for item in value) and depth > 0
+    if isinstance(value, dict):
+        return _arguments(value, depth - 1)
+    if _number(value):
+        return abs(value) <= LARGEST_ARGUMENT
+    return value is None or isinstance(value, bool) or _text(value)
+
+
+# these make timm read other files
+_NO_ARGUMENTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+                 "cache_dir")  # fmt: skip
 _FIELDS: dict[str, Callable[[Any], bool]] = {
+    "act": _text,
     "architecture": _text,
     "crop_pct": _number,
+    "depth": _natural(10_000),
     "epoch": _number,
-    "heads": lambda value: isinstance(value, int) and value > 0,
+    "heads": _natural(10_000),
     "input_size": _size,
     "interpolation": _text,
     "mean": _numbers,
-    "model_args": lambda value: isinstance(value, dict),
+    "model_args": _arguments,
     "name": _text,
+    "norm_eps": lambda value: _number(value) and 0 < value < 1,
     "objective": _text,
+    "patch_size": _natural(4096),
+    "pretrained_window_sizes": _windows,
     "std": _numbers,
+    "width": _natural(1_000_000),
+    "window_size": _natural(4096),
 }
 
 
@@ -59,11 +105,22 @@ def parse(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
         raise _wrong(path, f"is not JSON ({error})") from error
     if not isinstance(own, dict):
         raise _wrong(path, "is not a mapping")
-    known = {key: value for key, value in own.items() if key in _FIELDS and value is not None}
-    for key, value in known.items():
-        if not _FIELDS[key](value):
-            raise _wrong(path, f"has {key} = {str(value)[:60]!r}, which is of the wrong type")
-    return known
+    wrong = first_wrong(own)
+    if wrong:
+        raise _wrong(path, wrong)
+    return {key: value for key, value in own.items() if key in _FIELDS and value is not None}
+
+
+def first_wrong(own: Mapping[str, Any]) -> str:
+    """Return what is said of the first field of a wrong type or absurd value, if any.
+
+    >>> first_wrong({"heads": 3}), first_wrong({"heads": -3})
+    ('', "has heads = '-3', which is of the wrong type or absurd")
+    """
+    for key, value in own.items():
+        if key in _FIELDS and value is not None and not _FIELDS[key](value):
+            return f"has {key} = {str(value)[:60]!r}, which is of the wrong type or absurd"
+    return ""
 
 
 def epoch(content: Any, own: Mapping[str, Any]) -> float | None:
@@ -72,7 +129,10 @@ def epoch(content: Any, own: Mapping[str, Any]) -> float | None:
     >>> epoch({"model": {}, "epoch": 30}, {}), epoch({"epoch": "late"}, {})
     (30, None)
     """
-    stated = own.get("epoch", _entry(content, "epoch"))
+    holders = (own, content, _entry(content, "meta"))  # the last is MMEngine's
+    stated = next(
+        (found for holder in holders if (found := _entry(holder, "epoch")) is not None), None
+    )
     return stated if _number(stated) and abs(stated) < LARGEST_EPOCH else None
 
 

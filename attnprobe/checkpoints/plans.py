@@ -1,20 +1,21 @@
-"""Plans of the plain families: ViT (with registers or distillation) and BEiT."""
+"""Plans of the plain ViT, with registers, distillation, pooling heads or gated MLPs."""
 
-from functools import partial
 from typing import Any
 
-from torch import nn
-
-from attnprobe.checkpoints import architecture, windows
+from attnprobe.checkpoints import architecture, blocks, grids, relative, rotary, windows
 from attnprobe.checkpoints.architecture import Plan, Shapes
-from attnprobe.errors import FormatError, PartialLoadError
-
-_CLIP = (
-    "pre-norm ViT as in CLIP: LayerNorm eps 1e-5 and exact GELU; OpenAI's own weights use quick "
-    "GELU, so load those as timm:NAME"
-)
+from attnprobe.errors import FormatError
 
 PUBLISHED_DEPTHS = {192: 12, 384: 12, 768: 12, 1024: 24, 1280: 32}
+_GELU = (
+    "exact GELU: the custom of open models; the file does not say, and OpenAI's own weights use "
+    "quick GELU (--arch with a name of timm's, such as vit_base_patch32_clip_quickgelu_224)"
+)
+
+_GELU_OF_SIGLIP = (
+    "exact GELU: the file does not say; timm's SigLIP models of some sizes use the tanh form "
+    "(--arch with their name)"
+)
 
 
 def plan(shapes: Shapes) -> Plan:
@@ -22,125 +23,91 @@ def plan(shapes: Shapes) -> Plan:
     return _PLANNERS[shapes.layout.family](shapes)
 
 
-def _plain(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Arguments that every plain transformer shares."""
-    width, channels, patch = architecture.patch_embedding(shapes)
-    layers = architecture.depth(shapes.shapes)
-    heads, assumed = architecture.choose_heads(shapes, width, layers)
-    hidden = shapes.first(".mlp.fc1.weight")[0]
-    return {
-        "patch_size": patch[0] if patch[0] == patch[1] else patch,
-        "in_chans": channels,
-        "embed_dim": width,
-        "depth": layers,
-        "num_heads": heads,
-        "mlp_ratio": architecture.ratio(hidden, width),
-        "num_classes": architecture.classes(shapes, "head", width),
-        "norm_layer": partial(nn.LayerNorm, eps=float(shapes.fact("norm_eps", 1e-6))),
-    }, assumed
-
-
 def _vit(shapes: Shapes) -> Plan:
+    _refuse_unclear(shapes)
     registers = shapes.shapes.get("reg_token", (1, 0))[1]
     class_token, distilled = "cls_token" in shapes, "dist_token" in shapes
-    prefix = class_token + distilled + registers
-    grid, embedded = _vit_grid(shapes, prefix)
-    kwargs, assumed = _plain(shapes)
+    grid, embedded = grids.from_positions(shapes, class_token + distilled + registers)
+    kwargs, assumed = blocks.plain(shapes)
     size = architecture.pixels(grid, kwargs["patch_size"])
-    pooled = "fc_norm.weight" in shapes
     kwargs |= {
         "img_size": size,
         "class_token": class_token,
         "reg_tokens": registers,
         "no_embed_class": not embedded,
-        "qkv_bias": shapes.any(".attn.qkv.bias"),
-        "qk_norm": shapes.any(".attn.q_norm.weight"),
-        "init_values": 1e-5 if shapes.any(".ls1.gamma") else None,
-        "pre_norm": "norm_pre.weight" in shapes,
-        "global_pool": "token" if class_token and not pooled else "avg",
-        "fc_norm": pooled,
-        **_gated(shapes),
+        **_parts(shapes),
+        **_pooling(shapes, class_token),
     }
-    if kwargs["pre_norm"]:
-        kwargs["norm_layer"] = partial(nn.LayerNorm, eps=1e-5)
-        assumed = (*assumed, _CLIP)
     if distilled:
         return Plan("deit", {**kwargs, "fc_norm": None}, size, assumed)
-    return Plan("vit", kwargs, size, assumed)
+    return Plan("vit", kwargs, size, (*assumed, *_unsaid(shapes, kwargs)))
 
 
-def _gated(shapes: Shapes) -> dict[str, Any]:
-    """SwiGLU with its two input matrices packed into one, as DINOv2's giant has it."""
-    from timm.layers.mlp import SwiGLUPacked
-
-    if shapes.first(".mlp.fc1.weight")[0] != 2 * shapes.first(".mlp.fc2.weight")[1]:
-        return {}
-    return {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
-
-
-def _vit_grid(shapes: Shapes, prefix: int) -> tuple[tuple[int, int], bool]:
-    """Return the patch grid and whether prefix tokens have positions of their own."""
-    _, _, patch = architecture.patch_embedding(shapes)
-    if "pos_embed" not in shapes:
-        raise PartialLoadError(
-            "pos_embed is missing and there is no table of relative positions",
-            "the file is incomplete, or its positions are rotary (EVA-02, DINOv3) and it has to "
-            "be loaded as timm:NAME",
-        )
-    tokens = shapes.shapes["pos_embed"][-2]
-    patches = {True: tokens - prefix, False: tokens}
-    stated = architecture.stated_size(shapes)
-    for embedded, count in patches.items():
-        side = architecture.square(count)
-        if stated and (stated[0] // patch[0]) * (stated[1] // patch[1]) == count:
-            return (stated[0] // patch[0], stated[1] // patch[1]), embedded
-        if side is not None:
-            return (side, side), embedded
-    raise PartialLoadError(
-        f"pos_embed has {tokens} positions: with {prefix} prefix tokens neither {tokens - prefix} "
-        f"nor {tokens} patches make a square grid",
-        "a prefix token (cls_token, dist_token, registers) may be missing from the file",
-    )
-
-
-def _beit(shapes: Shapes) -> Plan:
-    if shapes.first(".mlp.fc1.weight")[0] != shapes.first(".mlp.fc2.weight")[1]:
-        raise FormatError(
-            "gated MLP beside q_bias and v_bias: EVA-02, whose rotary positions no shape tells",
-            "load it as timm:NAME",
-        )
-    side = _beit_side(shapes)
-    kwargs, assumed = _plain(shapes)
-    size = architecture.pixels((side, side), kwargs["patch_size"])
-    kwargs |= {
-        "img_size": size,
-        "qkv_bias": shapes.any(".attn.q_bias") or shapes.any(".attn.v_bias"),
-        "init_values": 0.1 if shapes.any(".gamma_1") or shapes.any(".gamma_2") else None,
-        "use_abs_pos_emb": "pos_embed" in shapes,
-        "use_rel_pos_bias": shapes.any(".attn.relative_position_bias_table"),
-        "use_shared_rel_pos_bias": "rel_pos_bias.relative_position_bias_table" in shapes,
-        "global_pool": "avg" if "fc_norm.weight" in shapes else "token",
+def _parts(shapes: Shapes) -> dict[str, Any]:
+    """Return what embedding and blocks are made of."""
+    return {
+        "qkv_bias": shapes.any(".attn.qkv.bias"),
+        "qk_norm": shapes.any(".attn.q_norm.weight"),
+        "proj_bias": shapes.any(".attn.proj.bias"),
+        "scale_attn_norm": shapes.any(".attn.norm.weight"),
+        "scale_mlp_norm": shapes.any(".mlp.norm.weight"),
+        "init_values": 1e-5 if shapes.any(".ls1.gamma") else None,
+        "pre_norm": "norm_pre.weight" in shapes,
+        "embed_norm_layer": blocks.norm(shapes) if "patch_embed.norm.weight" in shapes else None,
+        **blocks.mlp(shapes),
     }
-    return Plan("beit", kwargs, size, assumed)
 
 
-def _beit_side(shapes: Shapes) -> int:
-    for name, shape in shapes.shapes.items():
-        count = None
-        if name.endswith("relative_position_bias_table"):
-            span = architecture.square(shape[0] - 3)
-            count = (span + 1) // 2 if span is not None and span % 2 else None
-        elif name == "pos_embed":
-            count = architecture.square(shape[-2] - 1)
-        if count is not None:
-            return count
-    raise PartialLoadError(
-        "neither pos_embed nor a table of relative positions gives a square patch grid",
-        "the file is incomplete, or its images are not square: save it with timm's names",
-    )
+def _pooling(shapes: Shapes, class_token: bool) -> dict[str, Any]:
+    """Return what follows the last block."""
+    pooled = "fc_norm.weight" in shapes
+    by_map = "attn_pool.latent" in shapes
+    by_token = class_token and not pooled
+    return {
+        "global_pool": "map" if by_map else "token" if by_token else "avg",
+        "fc_norm": pooled,
+        "final_norm": bool(shapes.fact("final_norm", True)),
+    }
 
 
-_PLANNERS = {"vit": _vit, "beit": _beit, "swin": windows.plan, "swinv2": windows.plan}
+def _unsaid(shapes: Shapes, kwargs: dict[str, Any]) -> tuple[str, ...]:
+    """Say which activation was taken where releases with the same names differ in it."""
+    if kwargs["act_layer"] is not None:
+        return ()
+    if kwargs["pre_norm"]:
+        return (f"pre-norm ViT as in CLIP: LayerNorm eps 1e-5 and {_GELU}",)
+    return (_GELU_OF_SIGLIP,) if kwargs["global_pool"] == "map" else ()
+
+
+def _refuse_unclear(shapes: Shapes) -> None:
+    """Refuse names under which timm has models that compute different things.
+
+    Raises:
+        FormatError: The model has to be named.
+    """
+    plain = not shapes.any(".attn.qkv.bias") and not shapes.any(".ls1.gamma")
+    if "cls_token" not in shapes and plain and "fc_norm.weight" in shapes:
+        raise FormatError(
+            "no class token, no biases of queries and no layer scales: norms may lie before "
+            "attention and MLP or after them, which no shape tells",
+            "name its model with --arch (vit_base_patch16_rpn_224)",
+        )
+    if "norm_pre.weight" in shapes and "attn_pool.latent" in shapes:
+        raise FormatError(
+            "a norm before the blocks and a pooling head, as in the Perception Encoder, whose "
+            "rotary positions no shape tells",
+            "name its model with --arch (vit_pe_*)",
+        )
+
+
+_PLANNERS = {
+    "vit": _vit,
+    "eva": rotary.plan,
+    "beit": relative.beit,
+    "relpos": relative.relpos,
+    "swin": windows.plan,
+    "swinv2": windows.plan,
+}
 
 
 def unusual_depth(plan: Plan) -> tuple[str, ...]:
@@ -149,7 +116,7 @@ def unusual_depth(plan: Plan) -> tuple[str, ...]:
     A file that lost its last blocks looks just like a shallower model, so it is said, not refused.
     """
     width, depth = plan.kwargs.get("embed_dim"), plan.kwargs.get("depth")
-    plain = plan.family in ("vit", "deit", "beit")
+    plain = plan.family in ("vit", "deit", "beit", "eva")
     usual = PUBLISHED_DEPTHS.get(int(width or 0)) if plain else None
     if usual is None or depth == usual:
         return ()

@@ -1,28 +1,39 @@
 """Open a checkpoint file of any container and return what it holds, running nothing in it.
 
-The container is told from the first bytes: torch's zip and legacy pickles, safetensors, npz.
+The container is told from the first bytes: torch's zip and legacy files, TorchScript,
+safetensors, npz.
 """
 
 import hashlib
-import math
 import pickle
 import warnings
-import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
-from attnprobe.checkpoints import metadata, unpickle
+from attnprobe.checkpoints import (
+    archives,
+    folders,
+    legacy,
+    metadata,
+    npzfiles,
+    pickledmodules,
+    safeheaders,
+    storages,
+    zipdirectory,
+)
+from attnprobe.checkpoints.checksums import Check
+from attnprobe.checkpoints.stackmachine import Placeholder
 from attnprobe.errors import CheckpointError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".ckpt", ".tar")
+_NAMELESS = ("checkpoint", "mp_rank_00_model_states", "model", "open_clip_model",
+             "open_clip_pytorch_model", "pytorch_model")  # fmt: skip
 _AGAIN = "download or copy the file again and compare its size and hash with the original"
 _ACCESS = "check the path and its permissions"
-_DISTRUST = "do not trust this file; get it from its authors"
 
 
 @dataclass(frozen=True)
@@ -31,11 +42,13 @@ class Opened:
 
     Attributes:
         path: The file.
-        container: torch, torch-legacy, safetensors or npz.
+        container: torch, torch-legacy, torchscript, safetensors or npz.
         content: Whatever was saved: usually mappings of mappings of tensors.
         metadata: The `attnprobe` entry of a safetensors header, or empty.
         notes: Sentences about how it had to be read.
         config: The config.json beside the file, as it is, or empty.
+        parts: The files of a sharded checkpoint, of which `path` is the index.
+        checks: Entries of zips that hold their checksum; see `checksums.verified`.
     """
 
     path: Path
@@ -44,6 +57,8 @@ class Opened:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[Path, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 def locate(source: str | Path) -> Path:
@@ -66,14 +81,7 @@ def _locate(path: Path) -> Path:
         raise CheckpointError(told, "check the path, or run `attnprobe list checkpoints`")
     if (path / "objective.safetensors").is_file():  # a training run
         return _locate(path / "checkpoint.safetensors")
-    files = sorted(item for item in path.iterdir() if item.suffix in SUFFIXES and item.is_file())
-    if len(files) != 1:
-        names = ", ".join(item.name for item in files[:5]) or "none"
-        raise CheckpointError(
-            f"{path} is a folder with {len(files)} checkpoint files ({names}), expected one",
-            f"give the file itself ({' '.join(SUFFIXES)})",
-        )
-    return files[0]
+    return folders.choose(path, SUFFIXES)
 
 
 def label(path: Path) -> str:
@@ -82,11 +90,11 @@ def label(path: Path) -> str:
     >>> label(Path("vit-b-300ep.pth.tar")), label(Path("mine/model.safetensors"))
     ('vit-b-300ep', 'mine')
     """
-    stem = path.name
+    stem = path.name.removesuffix(folders.INDEX)
     while (suffix := Path(stem).suffix) in SUFFIXES:
         stem = stem.removesuffix(suffix)
-    folder = path.resolve().parent.name
-    return folder if stem in ("model", "pytorch_model", "checkpoint") and folder else stem
+    folder = path.absolute().parent.name  # unresolved: hubs link files to where they keep them
+    return folder if stem in _NAMELESS and folder else stem
 
 
 def digest(path: Path) -> str:
@@ -102,14 +110,15 @@ def read(path: Path, *, trust: bool = False) -> Opened:
         CheckpointError: The file is empty, damaged, no checkpoint, or claims impossible sizes.
     """
     try:
-        container = _container(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if container == "safetensors":
-                return _read_safetensors(path)
-            if container == "npz":
-                return _read_npz(path)
-            return _read_torch(path, container, trust=trust)
+        _check_regular(path)
+        data = storages.mapped(path)
+        if data[:2] == b"PK":
+            return _read_zip(path, data, trust=trust)
+        if path.suffix == ".safetensors" or data[8:9] == b"{":
+            tensors, header = safeheaders.read(data)
+            return Opened(path, "safetensors", tensors, metadata.parse(path, header))
+        _check_signs(path, data[:512])
+        return _trusted(path, "torch-legacy") if trust else _read_legacy(path, data)
     except CheckpointError:
         raise
     except Exception as error:
@@ -117,19 +126,25 @@ def read(path: Path, *, trust: bool = False) -> Opened:
         raise CheckpointError(f"cannot read {path}: {_first_line(error)}", remedy) from error
 
 
-def _container(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
+def _check_regular(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is not a regular file",  # opening a pipe would wait for its other end
+            "copy the weights to a file and give that",
+        )
+    if not path.stat().st_size:
         raise CheckpointError(f"{path} is empty (0 bytes)", _AGAIN)
-    if head[:2] == b"PK":
-        return _zip_container(path)
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
-        _check_safetensors_header(path, head, size)
-        return "safetensors"
-    if head[:1] == b"\x80" or head[257:262] == b"ustar":
-        return "torch-legacy"
+
+
+def _check_signs(path: Path, head: bytes) -> None:
+    """Refuse what is no pickle, and say what it is."""
+    if head[257:262] == b"ustar":
+        raise CheckpointError(
+            f"{path} is a tar archive: torch's format before 2017, or something packed",
+            "unpack it, or open it with torch.load and save its state_dict() with torch.save",
+        )
+    if head[:1] == b"\x80":
+        return
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(
             f"{path} is a Git LFS pointer, not the weights", "fetch the file with `git lfs pull`"
@@ -145,94 +160,63 @@ def _looks_like(head: bytes) -> str:
     return f"starts with the bytes {head[:8].hex(' ')}, which no supported container does"
 
 
-def _zip_container(path: Path) -> str:
+def _read_zip(path: Path, data: mmap, *, trust: bool) -> Opened:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        entries = zipdirectory.entries(data)
+    except Exception as error:
         raise CheckpointError(
             f"{path} is truncated or damaged: its zip directory cannot be read ({error})", _AGAIN
         ) from error
-    if any(entry.filename.endswith(".npy") for entry in entries):
-        return "npz"
-    if not any(entry.filename.endswith("data.pkl") for entry in entries):
+    if any(name.endswith(".npy") for name in entries):
+        return Opened(path, "npz", npzfiles.read(path, entries, len(data)))
+    place = archives.root(entries)
+    if place is None:
         raise CheckpointError(
             f"{path} is a zip archive but holds neither torch's data.pkl nor .npy arrays",
             "unpack it and give the checkpoint inside",
         )
-    claimed, size = sum(entry.file_size for entry in entries), path.stat().st_size
-    if claimed > size or any(entry.compress_type for entry in entries):
+    script = archives.is_script(entries, place)
+    container = "torchscript" if script else "torch"
+    if trust and not script:
+        return _trusted(path, container)
+    content, foreign = archives.read(data, entries, place)
+    opened = _inert(path, container, content, foreign=foreign)
+    return replace(opened, checks=tuple((path, data, entry) for entry in entries.values()))
+
+
+def _read_legacy(path: Path, data: mmap) -> Opened:
+    content, foreign = legacy.read(data)
+    return _inert(path, "torch-legacy", content, foreign=foreign)
+
+
+def _inert(path: Path, container: str, content: Any, *, foreign: bool) -> Opened:
+    """Take the tensors out of what was unpickled without running anything."""
+    content, modules = pickledmodules.unfolded(content)
+    if isinstance(content, Placeholder):
         raise CheckpointError(
-            f"{path} claims {claimed} bytes of tensors in a file of {size} bytes, or compresses "
-            "them, which torch never does",
-            _DISTRUST,
-        )
-    return "torch"
-
-
-def _check_safetensors_header(path: Path, head: bytes, size: int) -> None:
-    length = int.from_bytes(head[:8], "little")
-    if length > size - 8:
-        raise CheckpointError(
-            f"{path} is truncated or not safetensors: its header claims {length} bytes, "
-            f"the file has {size}",
-            _AGAIN,
-        )
-
-
-def _read_safetensors(path: Path) -> Opened:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = dict(file.metadata() or {})
-            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged safetensors: {error}", _AGAIN) from error
-    return Opened(path, "safetensors", content, metadata.parse(path, header))
-
-
-def _read_npz(path: Path) -> Opened:
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.filename.endswith(".npy"):
-                _check_npy(path, archive, entry)
-    with np.load(path, allow_pickle=False) as arrays:
-        content = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-    return Opened(path, "npz", content)
-
-
-def _check_npy(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Refuse an array whose header claims more than its zip entry can hold."""
-    with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
-        shape, _, dtype = read_header(file)
-    claimed = math.prod(shape) * dtype.itemsize
-    # deflate cannot shrink a thousandfold; an honest header never exceeds its entry
-    if claimed > entry.file_size or entry.file_size > 1100 * (entry.compress_size + 100):
-        raise CheckpointError(
-            f"{path}: {entry.filename} claims shape {shape} ({claimed} bytes) in an entry of "
-            f"{entry.compress_size} bytes",
-            _DISTRUST,
-        )
-
-
-def _read_torch(path: Path, container: str, *, trust: bool) -> Opened:
-    options: dict[str, Any] = {"map_location": "cpu", "mmap": container == "torch" or None}
-    if trust:
-        content = torch.load(path, weights_only=False, **options)
-        note = "code in the file could run (--trust)"
-        return Opened(path, container, _states(content), notes=(note,))
-    try:
-        return Opened(path, container, torch.load(path, weights_only=True, **options))
-    except pickle.UnpicklingError:
-        content = torch.load(path, weights_only=False, pickle_module=unpickle, **options)
-    if isinstance(content, unpickle.Placeholder):
-        raise CheckpointError(
-            f"{path} is a pickled object, not a mapping of tensors; nothing in it was run",
+            f"{path} is a pickled object ({content.name[:80]!a}), not a mapping of tensors; "
+            "nothing in it was run",
             "save model.state_dict() instead, or pass --trust if you know who made the file",
         )
-    note = "objects beside the tensors were skipped without running them"
-    return Opened(path, container, content, notes=(note,))
+    notes: tuple[str, ...] = ()
+    if container == "torchscript":
+        notes = ("read from a TorchScript archive without running its code",)
+    elif modules:
+        notes = ("read from a pickled module without running its code",)
+    elif foreign:
+        notes = ("objects beside the tensors were skipped without running them",)
+    return Opened(path, container, content, notes=notes)
+
+
+def _trusted(path: Path, container: str) -> Opened:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = torch.load(
+            path, weights_only=False, map_location="cpu", mmap=container == "torch" or None
+        )
+    return Opened(
+        path, container, _states(content), notes=("code in the file could run (--trust)",)
+    )
 
 
 def _states(content: Any) -> Any:
@@ -249,4 +233,6 @@ def _states(content: Any) -> Any:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+    plain = isinstance(error, ValueError | pickle.UnpicklingError)
+    kind = "" if plain and text else type(error).__name__ + (": " if text else "")
+    return f"{kind}{text[0][:300] if text else ''}"

@@ -7,10 +7,11 @@ taken to be one window.
 
 import math
 import re
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnprobe.checkpoints import architecture
 from attnprobe.checkpoints.architecture import Plan, Shapes
@@ -44,6 +45,9 @@ def plan(shapes: Shapes) -> Plan:
         "num_classes": architecture.classes(shapes, "head.fc", width * 2 ** (stages - 1)),
         "qkv_bias": shapes.any(".attn.qkv.bias") or shapes.any(".attn.q_bias"),
     }
+    eps = float(shapes.fact("norm_eps", 1e-5))
+    if eps != 1e-5:
+        kwargs["norm_layer"] = partial(nn.LayerNorm, eps=eps)
     if shapes.layout.family == "swinv2":
         kwargs["pretrained_window_sizes"] = _pretrained_windows(shapes, stages)
     return Plan(shapes.layout.family, kwargs, size, (*told, *assumed))
@@ -75,7 +79,9 @@ def _stage_heads(shapes: Shapes, stage: int) -> int:
 
 
 def _buffers(shapes: Shapes, stage: int, name: str) -> list[Tensor]:
-    pattern = re.compile(rf"^layers\.{stage}\.blocks\.\d+\.(attn\.)?{name}$")
+    pattern = re.compile(
+        rf"^(?:encoder\.)?(?:layers|stages)\.{stage}\.blocks\.\d+\.(?:\w+\.)*{name}$"
+    )
     return [tensor for key, tensor in shapes.weights.tensors.items() if pattern.match(key)]
 
 
@@ -90,15 +96,25 @@ def _windows(shapes: Shapes, stages: int) -> tuple[list[int], tuple[str, ...]]:
         raise CheckpointError(
             "the file does not say its window size: Swin V2 without its buffers "
             "(relative_position_index, relative_coords_table) fits any window",
-            "give the official file, or load it as timm:NAME",
+            "give the official file, keep its config.json beside it, or load it as timm:NAME",
         )
-    return [stated] * stages, ()
+    return _shrunk(shapes, stated, stages), ()
 
 
 def _stated_window(shapes: Shapes) -> int | None:
     arguments = shapes.stated.get("model_args") or {}
-    window = arguments.get("window_size")
+    window = arguments.get("window_size", shapes.stated.get("window_size"))
     return int(window) if isinstance(window, int) else None
+
+
+def _shrunk(shapes: Shapes, window: int, stages: int) -> list[int]:
+    """Return each stage's window: no larger than the stage's grid, where the input is stated."""
+    size = architecture.stated_size(shapes)
+    if size is None:
+        return [window] * stages
+    patch = shapes.shapes["patch_embed.proj.weight"][-2:]
+    grid = [side // step for side, step in zip(size, patch, strict=True)]
+    return [max(1, min(window, *(side // 2**stage for side in grid))) for stage in range(stages)]
 
 
 def _stage_window(shapes: Shapes, stage: int) -> int | None:
@@ -168,6 +184,7 @@ def _pretrained_windows(shapes: Shapes, stages: int) -> tuple[int, ...]:
             window = 0 if window == own else window
         found.append(window)
     if not any(found):
-        stated = (shapes.stated.get("model_args") or {}).get("pretrained_window_sizes")
-        return tuple(stated) if stated else tuple(found)
+        arguments = shapes.stated.get("model_args") or {}
+        stated = arguments.get("pretrained_window_sizes", shapes.fact("pretrained_window_sizes"))
+        return tuple(stated) if stated and len(stated) == stages else tuple(found)
     return tuple(found)

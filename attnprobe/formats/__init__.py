@@ -48,7 +48,7 @@ def identify(weights: Weights, extra: Sequence[Format] = ()) -> Format:
         if candidate.detect(weights):
             return candidate
     some = ", ".join(list(weights.tensors)[:8])
-    if not any("attn" in name for name in weights.tensors):
+    if not any("attn" in name or "attention" in name for name in weights.tensors):
         raise FormatError(
             f"no attention in this checkpoint: its blocks hold {some}, ...",
             "attnprobe measures attention heads: give a vision transformer",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import FormatError
+from attnprobe.formats import prefixes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,21 +30,25 @@ WRAPPERS = (
     "params",
     "model_ema",
     "state_dict_ema",
+    "ema_state_dict",
     "ema",
     "student",
 )
-COPIES = ("teacher", "student", "model_ema", "state_dict_ema", "ema", "target_encoder")
+COPIES = (
+    "teacher",
+    "student",
+    "model_ema",
+    "state_dict_ema",
+    "ema_state_dict",
+    "ema",
+    "target_encoder",
+)
 LONGEST_NAME = 300
 LARGEST_NESTING = 100_000  # mappings; far beyond any optimizer's
-_ANCHORS = (
-    re.compile(r"^((?:.*\.)?)patch_embed\.proj\.(?:0\.)?weight$"),
-    re.compile(r"^((?:.*/)?)embedding/kernel$"),
-    re.compile(r"^((?:.*\.)?)conv_proj\.weight$"),
-    re.compile(r"^((?:.*\.)?)(?:blocks|layers)\.\d+\..*(?:attn|norm)"),
+# shells that training frameworks put around modules, at any depth
+_SHELLS = re.compile(
+    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
-_ATTENTION = re.compile(r"attn|attention|in_proj|qkv")
-# lower is better when a file holds several copies of the encoder
-_RANKS = (("student", 3), ("momentum", 2), ("predictor", 4), ("ema", 2), ("teacher", 0))
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Weights:
         beside: Keys that lay beside the tensors at every level of the file.
         notes: Sentences about choices made on the way.
         config: The config.json that lay beside the file, or empty.
+        stored: The file's name by name inside the encoder, where it is not prefix + name.
     """
 
     tensors: "dict[str, Tensor]"
@@ -67,6 +73,12 @@ class Weights:
     beside: frozenset[str]
     notes: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
+
+    def file_name(self, name: str) -> str:
+        """Return the name (or "a + b" names) that the file has for one inside the encoder."""
+        parts = name.split(" + ")
+        return " + ".join(self.stored.get(part, self.prefix + part) for part in parts)
 
 
 def unwrap(
@@ -83,18 +95,27 @@ def unwrap(
     Raises:
         FormatError: There are no tensors, none that look like a transformer, or no such part.
     """
-    flat, beside, notes = named_tensors(content, part)
-    prefix, other_prefixes = _prefix(flat, None if _taken(notes, part) else part)
-    tensors = {name[len(prefix) :]: t for name, t in flat.items() if name.startswith(prefix)}
-    outside = {
-        name: _outside_reason(name, prefix, other_prefixes)
-        for name in flat
-        if not name.startswith(prefix)
-    }
-    if other_prefixes:
-        others = ", ".join(repr(other) for other in other_prefixes)
-        notes = (*notes, f"weights taken from {prefix!r}; the file also holds {others}")
-    return Weights(tensors, prefix, outside, frozenset(flat), beside, notes, config or {})
+    flat, beside, notes = _flat(content, part)
+    plain = _without_shells(flat)
+    prefix, others = prefixes.find(plain, None if _taken(notes, part) else part)
+    above = prefixes.above(prefix, plain)
+    inner = {name: name[len(prefix) :] for name in plain if name.startswith(prefix)}
+    inner |= {name: new for name, new in above.items() if new not in inner.values()}
+    outside = {name: prefixes.reason(name, prefix, others) for name in plain if name not in inner}
+    if others:
+        also = ", ".join(repr(other) for other in others)
+        notes = (*notes, f"weights taken from {prefix!r}; the file also holds {also}")
+    olds = dict(zip(plain, flat, strict=True))
+    return Weights(
+        {new: plain[name] for name, new in inner.items()},
+        prefix,
+        {olds[name]: reason for name, reason in outside.items()},
+        frozenset(plain),
+        beside,
+        notes,
+        config or {},
+        {new: olds[name] for name, new in inner.items() if olds[name] != prefix + new},
+    )
 
 
 def named_tensors(
@@ -105,6 +126,13 @@ def named_tensors(
     Raises:
         FormatError: There are none, or their names or nesting are an attack.
     """
+    flat, beside, notes = _flat(content, part)
+    return _without_shells(flat), beside, notes
+
+
+def _flat(
+    content: Any, part: str | None
+) -> "tuple[dict[str, Tensor], frozenset[str], tuple[str, ...]]":
     try:
         _check_nesting(content)
         content, beside, notes = _descend(content, part)
@@ -116,12 +144,40 @@ def named_tensors(
     if not flat:
         keys = ", ".join(ascii(key[:60]).strip("'") for key in sorted(beside)[:10])
         found = keys or type(content).__name__
+        if "shadow_params" in beside:
+            raise FormatError(
+                "a list of averaged weights without their names (shadow_params)",
+                "copy the average into the model and save model.state_dict()",
+            )
         raise FormatError(
             f"the file holds no named tensors (found: {found})",
             "save model.state_dict() and give that file",
         )
     _check_names(flat)
+    _check_whole(flat, beside)
     return flat, beside, notes
+
+
+def _without_shells(flat: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Take compilers' and sharding's shells out of the names, in the same order."""
+    plain = {_SHELLS.sub("", name): tensor for name, tensor in flat.items()}
+    if len(plain) != len(flat):
+        raise FormatError(
+            "two tensors have one name once _orig_mod. and the like are left out",
+            "save the inner module's state_dict() alone",
+        )
+    return plain
+
+
+def _check_whole(flat: "dict[str, Tensor]", beside: frozenset[str]) -> None:
+    """Refuse what DeepSpeed leaves of a model whose weights are spread over processes."""
+    if not beside.isdisjoint(("ds_version", "ds_config")):
+        empty = [name for name, tensor in flat.items() if tensor.numel() == 0]
+        if empty:
+            raise FormatError(
+                f"DeepSpeed's share of one process: {len(empty)} weights are empty ({empty[0]})",
+                "gather them with the zero_to_fp32.py that lies beside the checkpoint",
+            )
 
 
 def _descend(content: Any, part: str | None) -> tuple[Any, frozenset[str], tuple[str, ...]]:
@@ -191,55 +247,3 @@ def _flatten(content: Any, prefix: str = "") -> "Iterator[tuple[str, Tensor]]":
 
 def _taken(notes: tuple[str, ...], part: str | None) -> bool:
     return any(note.startswith(f"weights taken from {part!r}") for note in notes)
-
-
-def _prefix(names: Mapping[str, Any], part: str | None) -> tuple[str, list[str]]:
-    for anchor in _ANCHORS:
-        found = {match[1] for name in names if (match := anchor.match(name))}
-        if found:
-            best, *others = sorted(found, key=_rank)
-            if part is not None:
-                best = _asked(found, part)
-                others = [other for other in sorted(found, key=_rank) if other != best]
-            return best, others
-    raise _no_transformer(names)
-
-
-def _asked(prefixes: set[str], part: str) -> str:
-    """Return the one prefix of which a dotted component is the part that was asked for."""
-    fitting = [prefix for prefix in prefixes if part in prefix.split(".")]
-    if len(fitting) != 1:
-        parts = sorted({word for prefix in prefixes for word in prefix.split(".") if word})
-        known = ", ".join(parts) or "nothing but one unnamed encoder"
-        raise FormatError(
-            f"the file has {len(fitting) or 'no'} encoders named {part!r} (it holds {known})",
-            "leave --part out, or give one of those",
-        )
-    return fitting[0]
-
-
-def _rank(prefix: str) -> tuple[int, int, str]:
-    rank = next((rank for word, rank in _RANKS if word in prefix), 1)
-    return rank, len(prefix), prefix
-
-
-def _outside_reason(name: str, prefix: str, others: list[str]) -> str:
-    copy = next((other for other in others if other and name.startswith(other)), None)
-    if copy is not None:
-        return f"another copy of the encoder ({copy!r})"
-    return f"outside the encoder ({prefix!r})"
-
-
-def _no_transformer(names: Mapping[str, Any]) -> FormatError:
-    convolutions = [name for name, t in names.items() if t.ndim == 4 and name.endswith("weight")]
-    if convolutions and not any(_ATTENTION.search(name) for name in names):
-        return FormatError(
-            f"no attention in this checkpoint: {len(convolutions)} convolution layers "
-            f"({', '.join(convolutions[:5])}, ...) and no transformer block",
-            "attnprobe measures attention heads: give a vision transformer",
-        )
-    some = ", ".join(list(names)[:8])
-    return FormatError(
-        f"no vision transformer of a known layout: expected patch_embed.proj.weight, found {some}",
-        "see `attnprobe list formats` for the layouts that are read",
-    )

@@ -30,7 +30,7 @@ def convert(weights: Weights, layout: Format) -> Converted:
         if reason is None:
             kept[name] = tensor
         else:
-            dropped[weights.prefix + name] = reason
+            dropped[weights.file_name(name)] = reason
     origin: dict[str, str] = {}
     if layout.prepare is not None:
         kept, origin = layout.prepare(kept)
@@ -39,7 +39,7 @@ def convert(weights: Weights, layout: Format) -> Converted:
     renamed = {_rename(name, layout.rename): name for name in kept}
     return Converted(
         {new: kept[old] for new, old in renamed.items()},
-        {new: weights.prefix + origin.get(old, old) for new, old in renamed.items()},
+        {new: weights.file_name(origin.get(old, old)) for new, old in renamed.items()},
         dropped,
     )
 

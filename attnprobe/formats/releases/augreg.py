@@ -4,11 +4,11 @@ Query, key and value kernels [width, heads, dim] become one matrix [3 * heads * 
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnprobe.formats.containers import Weights
 from attnprobe.formats.records import INCEPTION, Format
-from attnprobe.formats.signs import has
+from attnprobe.formats.signs import anywhere, either, every, has
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,7 @@ _TARGETS = {"query": 0, "key": 1, "value": 2}
 
 def _prepare(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Rename to timm's names and transpose kernels to output-first."""
+    tensors, stacked = _unstacked(tensors)
     out: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for name, tensor in tensors.items():
@@ -50,14 +51,29 @@ def _prepare(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str
                 target = f"{new}qkv.{'weight' if kind == 'kernel' else 'bias'}"
                 out[target] = _merged([part for part in parts if part is not None], kind)
                 origin[target] = f"{base}/{{query,key,value}}/{kind}"
+    return out, {new: stacked.get(old, old) for new, old in origin.items()}
+
+
+def _unstacked(tensors: "dict[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Part blocks that were scanned over: one array of each kind, layers first."""
+    scanned = "Transformer/encoderblock/"
+    out: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if not name.startswith(scanned):
+            out[name] = tensor
+            continue
+        for i, layer in enumerate(tensor):
+            new = f"{scanned[:-1]}_{i}/{name[len(scanned) :]}"
+            out[new], origin[new] = layer, f"{name}[{i}]"
     return out, origin
 
 
-def _customs(weights: Weights) -> dict[str, int]:
+def _customs(weights: Weights) -> dict[str, Any]:
     """The query kernels [width, heads, dim] state the head count."""
     for name, tensor in weights.tensors.items():
-        if name.endswith("/query/kernel") and tensor.ndim == 3:
-            return {"heads": int(tensor.shape[1])}
+        if name.endswith("/query/kernel") and name.startswith("Transformer/"):
+            return {"heads": int(tensor.shape[-2])} if tensor.ndim >= 3 else {}
     return {}
 
 
@@ -85,7 +101,37 @@ def _merged(parts: "list[Tensor]", kind: str) -> "Tensor":
     return torch.cat([part.flatten() for part in parts])
 
 
+def _customs_big_vision(weights: Weights) -> dict[str, Any]:
+    usual = {(1152, 27): 16, (1536, 40): 16}
+    return {**_customs(weights), "act": "gelu_tanh", "usual_heads": usual}
+
+
+_MAP = ((r"^MAPHead_0/", "attention pooling after the encoder"),)
+_BIG_VISION = has(r"^Transformer/encoderblock(_\d+)?/MlpBlock_0/")
+
 FORMATS = (
+    Format(
+        "big-vision-siglip",
+        "big_vision's SigLIP (.npz; text and pooling dropped)",
+        "vit",
+        every(_BIG_VISION, either(anywhere(r"(^|/)txt/"), has(r"^MAPHead_0/"))),
+        rank=8,
+        objective="language-image",
+        drop=_MAP,
+        prepare=_prepare,
+        customs=_customs_big_vision,
+        normalisation=INCEPTION,
+    ),
+    Format(
+        "big-vision",
+        "big_vision's vision transformers (.npz)",
+        "vit",
+        _BIG_VISION,
+        rank=9,
+        prepare=_prepare,
+        customs=_customs_big_vision,
+        normalisation=INCEPTION,
+    ),
     Format(
         "augreg",
         "AugReg and other JAX vision transformers (.npz)",
