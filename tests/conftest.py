@@ -12,6 +12,8 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from attnprobe.cli import main
+
 # the same examples at every run where nobody watches; fresh ones at a desk
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -24,6 +26,20 @@ def accelerate_forgets():
     yield
     if state := sys.modules.get("accelerate.state"):
         state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def command(capsys):
+    """Run the command in this process and return what it printed."""
+
+    def ran(*arguments, status=0):
+        with pytest.raises(SystemExit) as done:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert done.value.code == status, printed.err
+        return printed
+
+    return ran
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from random_modules import randomised
 from attnprobe import conformance
 from attnprobe.attention import SDPA, WINDOW, RawAttention, Reader
 from attnprobe.checkpoints import load
-from tests.installed import attnprobe
 
 NAMES = {
     "reports": "every attention module reports",
@@ -92,7 +91,7 @@ def test_outputs_that_are_not_finite_are_caught(vit, tmp_path):
     assert not outcome(loaded)[NAMES["finite"]]
 
 
-def test_the_command_exits_by_the_outcome(vit, tmp_path):
+def test_the_command_exits_by_the_outcome(vit, tmp_path, command):
     plugin = tmp_path / "wrong.py"
     plugin.write_text(
         "from dataclasses import replace\nfrom attnprobe.attention import SDPA\n"
@@ -100,11 +99,11 @@ def test_the_command_exits_by_the_outcome(vit, tmp_path):
         "READER = replace(SDPA, read=read)\n"
     )
     path = vit.spec.source
-    good = attnprobe("doctor", "--model", path, "--heads", 2, "--json")
-    assert all(check["passed"] for check in json.loads(good.stdout))
-    bad = attnprobe("doctor", "--model", path, "--plugin", plugin, status=1)
-    assert "FAILED" in bad.stdout
-    assert "--model" in attnprobe("doctor", "--heads", "3", status=2).stderr
+    good = command("doctor", "--model", path, "--heads", 2, "--json")
+    assert all(check["passed"] for check in json.loads(good.out))
+    bad = command("doctor", "--model", path, "--plugin", plugin, status=1)
+    assert "FAILED" in bad.out
+    assert "--model" in command("doctor", "--heads", "3", status=2).err
 
 
 def test_readers_are_public():

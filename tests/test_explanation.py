@@ -11,7 +11,6 @@ from attnprobe import explanation
 from attnprobe.checkpoints import load
 from attnprobe.checkpoints.templates import FAMILIES, names
 from attnprobe.errors import CheckpointError, FormatError
-from tests.installed import attnprobe
 
 SPELLING = {
     "blocks.": "trunk.stage.",
@@ -91,18 +90,18 @@ def test_templates_name_what_a_family_needs(family):
     assert not any(name.startswith("head") for name in needed)
 
 
-def test_inspect_explains_and_fails(unknown):
-    done = attnprobe("inspect", unknown[0], status=1)
-    assert "trunk.stage.*.sa.in_proj.weight -> blocks.*.attn.qkv.weight?" in done.stdout
-    assert "FORMAT = attnprobe.Format(" in done.stdout
-    assert "error:" in done.stderr
-    told = json.loads(attnprobe("inspect", unknown[0], "--json", status=1).stdout)
+def test_inspect_explains_and_fails(unknown, command):
+    done = command("inspect", unknown[0], status=1)
+    assert "trunk.stage.*.sa.in_proj.weight -> blocks.*.attn.qkv.weight?" in done.out
+    assert "FORMAT = attnprobe.Format(" in done.out
+    assert "error:" in done.err
+    told = json.loads(command("inspect", unknown[0], "--json", status=1).out)
     assert told["explanation"]["nearest"][0]["name"] == "timm"
     assert told["error"]
 
 
-def test_what_cannot_be_read_has_no_explanation(tmp_path):
+def test_what_cannot_be_read_has_no_explanation(tmp_path, command):
     (tmp_path / "a.pth").write_bytes(b"nothing")
     with pytest.raises(CheckpointError):
         explanation.explain(tmp_path / "a.pth")
-    assert attnprobe("inspect", tmp_path / "a.pth", status=1).stdout == ""
+    assert command("inspect", tmp_path / "a.pth", status=1).out == ""

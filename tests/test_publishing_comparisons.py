@@ -80,8 +80,9 @@ def test_a_track_is_drawn(chrome, tmp_path):  # noqa: F811
     assert {path.suffix for path in paths} >= {".pdf", ".tex"}
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("metric", ["../../victim/thesis", "/abs", "a/b", "..", "x" * 500, "\0"])
-def test_what_a_result_calls_its_metrics_names_no_file_elsewhere(metric, tmp_path):
+def test_what_a_result_calls_its_metrics_names_no_file_elsewhere(chrome, metric, tmp_path):  # noqa: F811
     (tmp_path / "victim").mkdir()
     result = planted()
     means = result.tables["layer_means"]

@@ -41,26 +41,29 @@ def bad_files(folder, checkpoint):
     }
 
 
-def test_bad_checkpoints_get_one_clear_message(tmp_path, checkpoint, photos):
+def test_bad_checkpoints_get_one_clear_message(tmp_path, checkpoint, photos, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name, word in bad_files(tmp_path, checkpoint).items():
         before = {path.name for path in tmp_path.iterdir()}
-        done = attnprobe("analyze", name, "-i", photos, "-o", "out", cwd=tmp_path, status=1)
-        assert done.stderr.startswith("error: "), done.stderr
-        assert word in done.stderr
-        assert "Next step: " in done.stderr
+        done = command("analyze", name, "-i", photos, "-o", "out", status=1)
+        assert done.err.startswith("error: "), done.err
+        assert word in done.err
+        assert "Next step: " in done.err
         assert {path.name for path in tmp_path.iterdir()} == before, name
 
 
-def test_bad_images_get_one_clear_message(tmp_path, checkpoint):
+def test_bad_images_get_one_clear_message(tmp_path, checkpoint, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "none").mkdir()
     broken = tmp_path / "broken"
     broken.mkdir()
     for index in range(3):
         (broken / f"{index}.jpg").write_bytes(b"\xff\xd8 broken")
     for source in ("none", "broken", "absent"):
-        done = attnprobe("analyze", checkpoint, "-i", source, "-o", "out", cwd=tmp_path, status=1)
-        assert source in done.stderr
-        assert "Next step: " in done.stderr
+        rest = ("-i", source, "-o", "out", "-m", "entropy")
+        done = command("analyze", checkpoint, *rest, status=1)
+        assert source in done.err
+        assert "Next step: " in done.err
         assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,6 @@ import pytest
 import timm
 import torch
 
-from attnprobe.cli import main
 from attnprobe.results import Result
 from attnprobe.tracking import Track
 from tests.installed import COMMAND, attnprobe
@@ -43,20 +42,6 @@ def out(tmp_path_factory, checkpoints, photos):
     out = tmp_path_factory.mktemp("tracks") / "mine"
     attnprobe("track", *checkpoints, "-i", photos, "-o", out, "--name", "mine")
     return out
-
-
-@pytest.fixture
-def command(capsys):
-    """Run the command in this process and return what it printed."""
-
-    def ran(*arguments, status=0):
-        with pytest.raises(SystemExit) as done:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        assert done.value.code == status, printed.err
-        return printed
-
-    return ran
 
 
 def runs_of(out):
