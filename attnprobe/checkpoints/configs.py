@@ -69,7 +69,7 @@ def beside(path: Path) -> Stated:
     facts: dict[str, Any] = {}
     if isinstance(clip.get("model_cfg"), dict):
         config, facts = _open_clip(clip)
-    elif isinstance(config.get("model_type"), str):
+    elif isinstance(config.get("model_type"), str) and config["model_type"] != "timm_wrapper":
         facts = _transformers(config)
     elif isinstance(config.get("architecture"), str):
         config, facts = _timm(config)

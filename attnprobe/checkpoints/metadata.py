@@ -130,10 +130,11 @@ def epoch(content: Any, own: Mapping[str, Any]) -> float | None:
     (30, None)
     """
     holders = (own, content, _entry(content, "meta"))  # the last is MMEngine's
-    stated = next(
-        (found for holder in holders if (found := _entry(holder, "epoch")) is not None), None
-    )
-    return stated if _number(stated) and abs(stated) < LARGEST_EPOCH else None
+    for holder in holders:
+        stated = _entry(holder, "epoch")
+        if _number(stated) and abs(stated) < LARGEST_EPOCH:
+            return stated
+    return None
 
 
 def _entry(content: Any, key: str) -> Any:

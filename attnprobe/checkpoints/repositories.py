@@ -102,18 +102,21 @@ def fetch(source: str) -> tuple[Path, str]:
 def _from_hub(wanted: Wanted) -> tuple[Path, str]:
     api = huggingface_hub.HfApi(endpoint=constants.ENDPOINT)
     info = api.model_info(wanted.repo, revision=wanted.revision, timeout=10)
-    fixed = replace(wanted, revision=info.sha or wanted.revision)
     known = [item.rfilename for item in info.siblings or ()]
     chosen = _chosen(wanted, known)
     folder = chosen.rpartition("/")[0]
-    beside = [f"{folder}/{name}" if folder else name for name in COMPANIONS]
-    for name in beside:
-        if name in known:
-            _download(fixed, name)
-    path = _download(fixed, chosen)
-    for shard in _shards(path):
-        _download(fixed, f"{folder}/{shard}" if folder else shard)
-    return path, fixed.source
+    within = f"{folder}/" if folder else ""
+    # by the revision, not its commit: only so the cache knows it without a network
+    path = _download(wanted, chosen)
+    beside = [name for name in COMPANIONS if within + name in known]
+    others = [_download(wanted, within + name) for name in (*beside, *_shards(path))]
+    if any(other.parent != path.parent for other in others):
+        raise CheckpointError(f"{wanted.source} changed while it was fetched", "fetch it again")
+    return path, replace(wanted, revision=_commit(wanted, path)).source
+
+
+def _commit(wanted: Wanted, path: Path) -> str:
+    return path.relative_to(_cached(wanted.repo) / "snapshots").parts[0]
 
 
 def _download(wanted: Wanted, file: str) -> Path:

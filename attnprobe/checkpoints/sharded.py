@@ -62,8 +62,8 @@ def _read_shards(index: Path, trust: bool) -> Opened:
         _check_shard(index, name, shard.content, places)
         content |= shard.content
         metadata |= shard.metadata
-        checks += shard.checks
         notes |= dict.fromkeys(shard.notes)
+        checks += shard.checks
     parts = tuple(index.parent / name for name in names)
     container = "safetensors" if names[0].endswith(".safetensors") else "torch"
     opened = Opened(index, container, content, metadata, tuple(notes), parts=parts)
@@ -76,11 +76,11 @@ def _places(index: Path) -> dict[str, str]:
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{index} has no weight_map of tensors to files", _AGAIN)
-    odd = next((name for name in places.values() if not _plain(name)), None)
-    if odd is not None:
+    odd = [name for name in places.values() if not _plain(name)]
+    if odd:
         raise CheckpointError(
-            f"{index} names {str(odd)[:80]!r} as a shard, expected a plain file name that ends in "
-            ".safetensors or .bin",
+            f"{index} names {str(odd[0])[:80]!r} as a shard, expected a plain file name that ends "
+            "in .safetensors or .bin",
             _DISTRUST,
         )
     return places
