@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprobe.checkpoints import templates, weightfiles
-from attnprobe.errors import AttnprobeError
+from attnprobe.checkpoints import sharded, sources, templates
+from attnprobe.errors import AttnprobeError, CheckpointError
 from attnprobe.formats import Format, Weights, convert, formats
 from attnprobe.formats.containers import named_tensors
 
@@ -82,7 +82,10 @@ def explain(source: str | Path, *, trust: bool = False, part: str | None = None)
     Raises:
         CheckpointError: The file cannot be read at all, or holds no tensors.
     """
-    opened = weightfiles.read(weightfiles.locate(source), trust=trust)
+    path = sources.resolve(source).path
+    if path is None:
+        raise CheckpointError(f"{source} is no file", "timm builds it itself")
+    opened = sharded.read(path, trust=trust)
     flat, beside, _ = named_tensors(opened.content, part)
     shapes = {name: tuple(tensor.shape) for name, tensor in flat.items()}
     weights = Weights(_hollow(shapes), "", {}, frozenset(flat), beside, (), opened.config)

@@ -108,7 +108,7 @@ def test_names_to_copy_are_whole_at_any_width(monkeypatch, capsys):
             main(["list", "checkpoints"])
         lines = capsys.readouterr().out.splitlines()
         for row in known:
-            assert any({row["name"], row["source"]} <= set(line.split()) for line in lines)
+            assert any(row["name"] in line.split() for line in lines)
     assert max(map(len, lines)) > 100 or "architecture" not in lines[1]
 
 

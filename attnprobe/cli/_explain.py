@@ -1,7 +1,6 @@
 """Show what a checkpoint holds that no known format explains."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.cli._console import console, put_json, say
@@ -19,8 +18,6 @@ def show(checkpoint: str, error: AttnprobeError, loading: dict[str, Any], *, as_
     """Print the explanation of a file that could not be loaded; nothing where it has none."""
     from attnprobe import explanation
 
-    if not Path(checkpoint).exists():
-        return
     try:
         found = explanation.explain(
             checkpoint, trust=bool(loading.get("trust")), part=loading.get("part")
