@@ -33,11 +33,12 @@ def saved(folder: Path) -> tuple[Path, Path]:
 
 
 def bare(path: Path) -> None:
-    """Open a file as the libraries alone do, to tensors in memory."""
+    """Open a file as the libraries alone do, to tensors in memory and not in a map."""
     if path.suffix == ".safetensors":
-        load_file(path)
+        copies = {name: tensor.clone() for name, tensor in load_file(path).items()}
     else:
-        torch.load(path, weights_only=True)
+        copies = torch.load(path, weights_only=True)
+    del copies
 
 
 OPENERS = {"library": bare, "attnprobe": load}

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from mmap import mmap
 from typing import Any
 
-import torch
-
 from attnprobe.checkpoints import storages, unpickle, zipdirectory
 from attnprobe.checkpoints.storages import Storage
 from attnprobe.checkpoints.zipdirectory import Entry
@@ -53,17 +51,15 @@ def read(data: mmap, entries: Mapping[str, Entry], place: str) -> tuple[Any, boo
         raise ValueError(f"its pickle has {pickled.size} bytes, expected at most {LARGEST_PICKLE}")
     order = entries.get(f"{place}byteorder")
     swapped = order is not None and zipdirectory.intact(data, order) != sys.byteorder.encode()
-    known: dict[tuple[str, torch.dtype, int], Storage] = {}
+    known: dict[str, Storage] = {}
 
     def stored_at(outside: Any) -> Storage:
         wanted = storages.declared(outside)
-        key = (wanted.key, wanted.dtype, wanted.count)
-        if key not in known:
+        if wanted.key not in known:
             entry = entries.get(f"{place}data/{wanted.key}")
             if entry is None:
                 raise ValueError(f"storage {wanted.key[:40]!a} is not in the file")
-            whole = Storage(data, entry.start, entry.size, wanted.dtype, swapped)
-            known[key] = storages.checked(wanted, whole)
-        return known[key]
+            known[wanted.key] = Storage(data, entry.start, entry.size, wanted.dtype, swapped)
+        return storages.checked(wanted, known[wanted.key])
 
     return unpickle.load(zipdirectory.intact(data, pickled), stored_at)

@@ -45,7 +45,7 @@ def read(data: mmap) -> tuple[Any, bool]:
         declared = storages.declared(outside)
         if declared.key not in found:
             raise ValueError(f"storage {declared.key[:40]!a} is not in the file")
-        return _part(storages.checked(declared, found[declared.key]), declared)
+        return storages.checked(declared, found[declared.key])
 
     return unpickle.load(data, stored_at)
 
@@ -78,17 +78,3 @@ def _located(data: mmap, keys: Any, wanted: dict[str, Declared]) -> dict[str, St
     if place != len(data):
         raise ValueError(f"{len(data) - place} bytes follow its last tensor")
     return found
-
-
-def _part(storage: Storage, declared: Declared) -> Storage:
-    """Return the part that is meant, where old torch saved views of storages."""
-    if declared.part is None:
-        return storage
-    _, offset, count = declared.part
-    step = storage.dtype.itemsize
-    if type(offset) is not int or type(count) is not int or not 0 <= offset <= offset + count:
-        raise ValueError("a part of a storage whose place is none")
-    if (offset + count) * step > storage.size:
-        raise ValueError("a part of a storage reaches beyond it")
-    start = storage.start + offset * step
-    return Storage(storage.data, start, count * step, storage.dtype, storage.swapped)

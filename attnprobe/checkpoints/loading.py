@@ -77,7 +77,7 @@ def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]
         found = weights, identify(weights, own)
     weights, layout = found
     extents.check(weights.tensors, opened)
-    converted = convert(weights, layout)
+    converted = _converted(weights, layout)
     _check_stated(converted, opened)
     if layout.build is not None:
         return _built(layout, converted, opened, weights.notes)
@@ -87,6 +87,18 @@ def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]
     plan, module = _module(shapes)
     found = building.architecture_name(plan, module)
     return _Reading(plan, module, converted, found, layout, weights.notes)
+
+
+def _converted(weights: Weights, layout: Format) -> Converted:
+    try:
+        return convert(weights, layout)
+    except CheckpointError:
+        raise
+    except Exception as error:  # shapes that the release does not have
+        raise PartialLoadError(
+            f"the tensors do not fit format {layout.name} ({type(error).__name__}: {error})",
+            "the file was edited or is of an unknown layout: get it again",
+        ) from error
 
 
 def _built(

@@ -31,9 +31,9 @@ def unfolded(content: Any) -> tuple[Any, bool]:
         return _weights(content)
     if not isinstance(content, dict):
         return content, False
-    modules = {key: _weights(value) for key, value in content.items() if _is_object(value)}
-    found = {key: inner for key, (inner, some) in modules.items() if some}
-    return {**content, **found}, bool(found)
+    found = {key: _weights(value) for key, value in content.items() if _is_object(value)}
+    plain = {key: inner for key, (inner, _) in found.items()}
+    return {**content, **plain}, any(module for _, module in found.values())
 
 
 def _is_object(value: Any) -> bool:

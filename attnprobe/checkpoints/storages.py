@@ -4,7 +4,7 @@ import math
 import mmap
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Storage:
         size: Bytes.
         dtype: What they are elements of.
         swapped: Whether their byte order is not this machine's.
+        copies: Its bytes, where they had to be copied, by the width of what was turned in
+            them; all views share one.
     """
 
     data: mmap.mmap
@@ -52,22 +54,27 @@ class Storage:
     size: int
     dtype: torch.dtype
     swapped: bool = False
+    copies: dict[int, bytearray] = field(default_factory=dict, compare=False)
 
     def flat(self, dtype: torch.dtype) -> Tensor:
         """Return all elements as one vector: of the map itself, or a copy where need be."""
-        if self.size < dtype.itemsize:
+        count = self.size // dtype.itemsize
+        if count == 0:
             return torch.empty(0, dtype=dtype)
-        count, copied = self.size // dtype.itemsize, bytearray()
-        if self.start % dtype.itemsize or self.swapped:
-            copied = bytearray(self.data[self.start : self.start + count * dtype.itemsize])
-        if self.swapped:
-            # a complex number is two reals, each with its own byte order
-            width = dtype.itemsize // (2 if dtype.is_complex else 1)
-            bytes_ = torch.frombuffer(copied, dtype=torch.uint8)
-            return bytes_.view(-1, width).flip(1).contiguous().flatten().view(dtype)
-        if copied:
-            return torch.frombuffer(copied, dtype=dtype)
-        return torch.frombuffer(self.data, dtype=dtype, count=count, offset=self.start)
+        if not self.start % dtype.itemsize and not self.swapped:
+            return torch.frombuffer(self.data, dtype=dtype, count=count, offset=self.start)
+        # a complex number is two reals, each with its own byte order
+        width = dtype.itemsize // (2 if dtype.is_complex else 1) if self.swapped else 1
+        if width not in self.copies:
+            self.copies[width] = self._copied(width)
+        return torch.frombuffer(self.copies[width], dtype=dtype, count=count)
+
+    def _copied(self, width: int) -> bytearray:
+        raw = bytearray(self.data[self.start : self.start + self.size])
+        if width > 1:
+            turned = torch.frombuffer(raw, dtype=torch.uint8, count=self.size // width * width)
+            turned.copy_(turned.view(-1, width).flip(1).flatten())
+        return raw
 
 
 def mapped(path: Path) -> mmap.mmap:
@@ -182,13 +189,11 @@ class Declared:
         key: Which one.
         dtype: Type of its elements.
         count: How many elements it has.
-        part: Key, offset and size of the part of it that is meant, or None (old torch only).
     """
 
     key: str
     dtype: torch.dtype
     count: int
-    part: Any = None
 
     @property
     def size(self) -> int:
@@ -210,16 +215,18 @@ def declared(place: Any) -> Declared:
         raise ValueError("a storage whose type, key or size is unknown")
     if not 0 <= count < LARGEST_INDEX:
         raise ValueError(f"a storage of {count} elements")
-    return Declared(key, dtype, count, place[5] if len(place) == 6 else None)
+    if len(place) == 6 and place[5] is not None:
+        raise ValueError("a storage that is a part of another, as torch wrote before 2018")
+    return Declared(key, dtype, count)
 
 
 def checked(wanted: Declared, found: Storage) -> Storage:
     """Return a storage of the declared type and size.
 
     Raises:
-        ValueError: The file has too few bytes for it.
+        ValueError: The file has fewer or more bytes for it.
     """
-    if wanted.size > found.size:
+    if wanted.size != found.size:
         raise ValueError(
             f"storage {wanted.key[:40]!a} declares {wanted.count} elements ({wanted.size} bytes), "
             f"the file has {found.size} bytes for it"

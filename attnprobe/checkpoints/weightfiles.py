@@ -5,6 +5,7 @@ safetensors, npz.
 """
 
 import hashlib
+import os
 import pickle
 import warnings
 from dataclasses import dataclass, field, replace
@@ -78,6 +79,10 @@ def _locate(path: Path) -> Path:
         return path
     if not path.is_dir():
         told = f"no checkpoint at {path}: neither a file, a folder, a catalogue name nor timm:NAME"
+        if path.exists():
+            told = f"{path} is a device, a pipe or a socket, not a file"
+        elif path.is_symlink():
+            told = f"{path} is a link to {os.readlink(path)}, which is not there"  # noqa: PTH115
         raise CheckpointError(told, "check the path, or run `attnprobe list checkpoints`")
     if (path / "objective.safetensors").is_file():  # a training run
         return _locate(path / "checkpoint.safetensors")
