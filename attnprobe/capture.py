@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attnprobe.attention import READERS, RawAttention, Reader, Site, discover
-from attnprobe.attention.geometry import grid_of, stage_of
+from attnprobe.attention.geometry import grid_of, stage_of, tokens_of
 from attnprobe.attention.layers import is_pooling
 from attnprobe.attention.reader import Call
 from attnprobe.errors import CaptureError
@@ -128,6 +128,8 @@ class _Watcher:
     def install(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Register every hook, one by one, so that the caller can undo a partial set."""
         entry = getattr(self.model, "patch_embed", self.model)
+        if isinstance(entry, nn.ModuleList):  # which is never called
+            entry = self.model
         yield entry.register_forward_pre_hook(self._begin)
         yield self.model.register_forward_hook(self._ended, always_call=True)
         for site in self.sites:
@@ -143,7 +145,7 @@ class _Watcher:
         """Keep the call if the attention module we are in wants it."""
         if self.inside is not None:
             if self.inside.reader.watch(self.inside.module, func, args, kwargs):
-                self.calls.append(Call(args, kwargs, output))
+                self.calls.append(Call(args, kwargs, output, func))
         elif func is nn.functional.scaled_dot_product_attention and not self.pooling:
             raise CaptureError(
                 "attention was computed outside every attention module that was found",
@@ -209,20 +211,20 @@ class _Watcher:
             raise CaptureError(
                 f"{site.name} ran before any images came in", "call the whole model, not a block"
             )
-        images, height, width = self.image
+        images = self.image[0]
         if raw.k.ndim != 4 or raw.q.shape[0] % images:
             raise CaptureError(
                 f"{site.name} attends over keys of shape {tuple(raw.k.shape)}, not "
                 "[images x windows, heads, keys, dim]",
                 "this attention variant has no reader yet; add one in attnprobe/attention",
             )
-        (_, heads, _, dim), tokens = raw.q.shape, raw.k.shape[2]
+        _, heads, _, dim = raw.q.shape
         layer = LayerInfo(
             index=len(self.reported),
             name=site.name,
             heads=heads,
             dim=dim,
-            grid=grid_of(self.model, site.name, site.block, image=(height, width), tokens=tokens),
+            grid=grid_of(self.model, site, raw, self.image),
             stage=stage_of(site.name),
         )
         self.reported[site.name] = layer
@@ -238,12 +240,9 @@ class _Watcher:
             self.open_blocks -= 1
             x = output[0] if isinstance(output, tuple) else output
             layer = self.reported.get(site.name)
-            if layer is None:
+            if layer is None or self.image is None:
                 return
-            images = self.image[0] if self.image else x.shape[0]
             with _aside(x.device.type):
-                self.on_features(
-                    Features(layer, images, x.detach().reshape(images, -1, x.shape[-1]))
-                )
+                self.on_features(Features(layer, self.image[0], tokens_of(x.detach(), self.image)))
 
         return hook

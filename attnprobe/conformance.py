@@ -111,8 +111,8 @@ def _probabilities(
     module: nn.Module, images: Tensor, taken: Sequence[AttentionInputs]
 ) -> Iterator[Check]:
     name = "captured probabilities are the model's own"
-    seen = _Softmaxes(module, [inputs.layer.name for inputs in taken])
-    with _unfused(module), torch.inference_mode(), seen.watching():
+    seen = Softmaxes(module, [inputs.layer.name for inputs in taken])
+    with unfused(module), torch.inference_mode(), seen.watching():
         module(images)
     worst, compared = 0.0, 0
     for inputs in taken:
@@ -143,7 +143,7 @@ def _kernel(taken: Sequence[AttentionInputs]) -> Check:
 
 
 @contextmanager
-def _unfused(module: nn.Module) -> Iterator[None]:
+def unfused(module: nn.Module) -> Iterator[None]:
     """Let attention form its probabilities where it has a switch for that."""
     switched = [part for part in module.modules() if getattr(part, "fused_attn", False) is True]
     try:
@@ -156,7 +156,7 @@ def _unfused(module: nn.Module) -> Iterator[None]:
 
 
 @dataclass
-class _Softmaxes:
+class Softmaxes:
     """Keeps what softmax gives inside certain modules.
 
     Attributes:

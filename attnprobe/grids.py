@@ -18,6 +18,11 @@ class TokenGrid:
         window: Rows and columns of one attention window, or None for global attention.
         shift: Rows and columns by which windows are shifted; (0, 0) when they are not.
         names: What the prefix tokens are, in order (cls, dist, register1, ...), where known.
+        keys: Where the patch keys lie, if not where the queries do (pooled or finer keys), or
+            None. Its windows, if there are any, cover the same pixels.
+        dilation: Rows and columns between neighbours of one window; (1, 1) for solid windows.
+        origin: Centre (y, x) of the first token in input pixels, or None for the middle of its
+            cell. It matters only beside a grid with another origin.
     """
 
     rows: int
@@ -27,6 +32,9 @@ class TokenGrid:
     window: tuple[int, int] | None = None
     shift: tuple[int, int] = (0, 0)
     names: tuple[str, ...] = ()
+    keys: "TokenGrid | None" = None
+    dilation: tuple[int, int] = (1, 1)
+    origin: tuple[float, float] | None = None
 
     @property
     def prefix_names(self) -> tuple[str, ...]:
@@ -35,13 +43,23 @@ class TokenGrid:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Rows and columns over which one query's keys spread: the window or the grid."""
+        """Rows and columns of the queries of one window, or of the grid."""
         return self.window or (self.rows, self.cols)
+
+    @property
+    def queries(self) -> int:
+        """Patch queries of one window, or of the grid."""
+        return self.extent[0] * self.extent[1]
 
     @property
     def patches(self) -> int:
         """Patch keys of one query."""
-        return self.extent[0] * self.extent[1]
+        return (self.keys or self).queries
+
+    @property
+    def plain(self) -> bool:
+        """Whether queries are the keys and windows are solid, as attention maps need it."""
+        return self.keys is None and self.dilation == (1, 1)
 
     @property
     def tokens(self) -> int:
@@ -49,14 +67,23 @@ class TokenGrid:
         return self.prefix + self.patches
 
     def centres(self) -> np.ndarray:
-        """Patch centres (y, x) in input pixels, row-major, float64 [patches, 2]."""
-        rows, cols = self.extent
-        y, x = np.meshgrid(np.arange(rows), np.arange(cols), indexing="ij")
-        index = np.stack([y.ravel(), x.ravel()], axis=1)  # [patches, 2]
-        return (index + 0.5) * np.asarray(self.patch, dtype=np.float64)
+        """Centres (y, x) of a window's queries in input pixels, row-major, float64 [queries, 2]."""
+        y, x = np.meshgrid(*self.sides(), indexing="ij")
+        return np.stack([y.ravel(), x.ravel()], axis=1)
+
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centres of a window's rows, and of its columns, in input pixels, float64."""
+        first = self.origin or (self.patch[0] / 2, self.patch[1] / 2)
+        y, x = (
+            start + np.arange(count) * float(step * apart)
+            for start, count, step, apart in zip(
+                first, self.extent, self.patch, self.dilation, strict=True
+            )
+        )
+        return y, x
 
     def distances(self) -> np.ndarray:
-        """Euclidean distance between patch centres in input pixels, float32 [n, n].
+        """Euclidean distance from queries to keys in input pixels, float32 [queries, n].
 
         >>> float(TokenGrid(1, 2, (16, 16)).distances()[0, 1])
         16.0
@@ -65,7 +92,8 @@ class TokenGrid:
 
     def gaps(self, queries: slice) -> np.ndarray:
         """Rows of `distances`, float32 [queries, n]."""
-        gap = self.centres()[queries, None, :] - self.centres()[None, :, :]  # [queries, n, 2]
+        keys = (self.keys or self).centres()
+        gap = self.centres()[queries, None, :] - keys[None, :, :]  # [queries, n, 2]
         return np.sqrt((gap**2).sum(-1)).astype(np.float32)
 
     def visible(self, queries: slice = slice(None)) -> np.ndarray:
@@ -75,6 +103,10 @@ class TokenGrid:
         mask parts what is not adjacent (Liu et al. 2021, fig. 4).
         """
         rows, cols = self.extent
+        if self.keys is not None:
+            windows = (self.rows // rows) * (self.cols // cols)
+            count = len(range(self.queries)[queries])
+            return np.ones((windows, count, self.patches), dtype=bool)
         y = _regions(self.rows, rows, self.shift[0])
         x = _regions(self.cols, cols, self.shift[1])
         region = (3 * y[:, None] + x[None, :]).reshape(self.rows // rows, rows, -1, cols)

@@ -63,7 +63,7 @@ class MapMaker:
     def on_attention(self, inputs: AttentionInputs) -> None:
         """Take the maps of the chosen images of one layer."""
         grid = inputs.layer.grid
-        if grid is None:
+        if grid is None or not grid.plain:
             return
         for at, number in self._chosen.items():
             parts = [_maps_of(weights, grid) for weights in _weights(inputs, at, grid)]
@@ -110,7 +110,7 @@ def note_lost(part: Part, source: ImageSet, ids: Sequence[str]) -> None:
 def arrays_of_maps(part: Part) -> Arrays:
     """Return the arrays `maps` of a result; empty when some layer has no place for its tokens."""
     numbers = sorted(part.seen & set(part.maps))
-    if not numbers or any(layer.grid is None for layer in part.layers):
+    if not numbers or any(not (layer.grid and layer.grid.plain) for layer in part.layers):
         return {}
     taken = [part.maps[number] for number in numbers]
     layers = [

@@ -187,8 +187,12 @@ def check(part: Part, count: int) -> None:
 
 def _layer(held: dict[str, Any]) -> LayerInfo:
     """Return a layer from JSON, where tuples have become lists."""
-    grid = held["grid"]
-    if grid is not None:
-        kept: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in grid.items()}
-        grid = TokenGrid(**kept)
+    grid = _grid(held["grid"])
     return LayerInfo(**{**held, "grid": grid})
+
+
+def _grid(held: dict[str, Any] | None) -> TokenGrid | None:
+    if held is None:
+        return None
+    kept: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in held.items()}
+    return TokenGrid(**{**kept, "keys": _grid(kept.get("keys"))})

@@ -17,6 +17,12 @@ def every(step: int, patches: int) -> slice:
     return slice(min(step, patches) // 2, patches, step)
 
 
+def strip(queries: int, keys: int) -> TokenGrid:
+    """Return a grid for tokens that have no place, on which every key counts."""
+    line = TokenGrid(1, keys, (1, 1))
+    return line if queries == keys else TokenGrid(1, queries, (1, 1), keys=line)
+
+
 @dataclass(frozen=True)
 class AttentionInputs:
     """What one attention layer computes its probabilities from.
@@ -57,7 +63,9 @@ class AttentionInputs:
     @property
     def grid(self) -> TokenGrid:
         """The layer's geometry, or without one a strip on which every key counts."""
-        return self.layer.grid or TokenGrid(1, self.k.shape[2], (1, 1))
+        if self.layer.grid is not None:
+            return self.layer.grid
+        return strip(self.q.shape[2], self.k.shape[2])
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,22 @@ those calls become queries, keys, scale and bias. `READERS` is searched in order
 attention modules that none of them knows are an error, never a guess.
 """
 
-from attnprobe.attention.layers import Site, discover
+from attnprobe.attention.calls import CALLS
+from attnprobe.attention.layers import Site, discover, left_out
 from attnprobe.attention.reader import RawAttention, Reader
 from attnprobe.attention.sdpa import SDPA
 from attnprobe.attention.window import WINDOW
 
-READERS: tuple[Reader, ...] = (WINDOW, SDPA)
+READERS: tuple[Reader, ...] = (WINDOW, SDPA, CALLS)
 
-__all__ = ["READERS", "SDPA", "WINDOW", "RawAttention", "Reader", "Site", "discover"]
+__all__ = [
+    "CALLS",
+    "READERS",
+    "SDPA",
+    "WINDOW",
+    "RawAttention",
+    "Reader",
+    "Site",
+    "discover",
+    "left_out",
+]

@@ -4,8 +4,11 @@ import math
 from typing import Any
 
 from timm.models import swin_transformer, swin_transformer_v2
-from torch import nn
+from torch import Tensor, nn
 
+from attnprobe.attention.layers import Site
+from attnprobe.attention.placing import At, place
+from attnprobe.attention.reader import RawAttention
 from attnprobe.errors import GeometryError
 from attnprobe.types import TokenGrid
 
@@ -24,24 +27,39 @@ def stage_of(name: str) -> int:
 
 
 def grid_of(
-    model: nn.Module, name: str, block: nn.Module, *, image: tuple[int, int], tokens: int
-) -> TokenGrid:
+    model: nn.Module, site: Site, raw: RawAttention, image: tuple[int, int, int]
+) -> TokenGrid | None:
     """Return the token grid of one layer and check it against the tokens that came.
 
     Args:
         model: The whole model.
-        name: Qualified name of the attention module.
-        block: The block around it.
-        image: Height and width of the input in pixels.
-        tokens: Keys that one query really saw.
+        site: The attention module.
+        raw: What it attended with.
+        image: Images of the batch, and their height and width in pixels.
+
+    Returns:
+        None where its tokens have no place on the image.
 
     Raises:
         GeometryError: The grid does not explain the number of tokens.
     """
-    if isinstance(block, _SWIN_BLOCKS):
-        grid = _window_grid(model, name, block, image)
+    name, size, tokens = site.name, image[1:], raw.k.shape[2]
+    at = At(
+        name=name,
+        model=model,
+        module=site.module,
+        parent=model.get_submodule(name.rpartition(".")[0]),
+        image=size,
+        windows=raw.q.shape[0] // image[0],
+        queries=raw.q.shape[2],
+        keys=tokens,
+    )
+    if isinstance(site.block, _SWIN_BLOCKS):
+        grid = _window_grid(model, name, site.block, size)
+    elif at.windows == 1 and at.queries == tokens and _embeds_once(model):
+        grid = _plain_grid(model, name, size)
     else:
-        grid = _plain_grid(model, name, image)
+        return place(at)
     if grid.tokens != tokens:
         raise GeometryError(
             f"{name} attends over {tokens} tokens, but a {grid.extent[0]} x {grid.extent[1]} grid "
@@ -49,6 +67,14 @@ def grid_of(
             "use the input size the checkpoint expects and switch token dropping off",
         )
     return grid
+
+
+def _embeds_once(model: nn.Module) -> bool:
+    """Whether one convolution makes the tokens of all layers."""
+    embed = getattr(model, "patch_embed", None)
+    flat = len({stage.get("reduction") for stage in getattr(model, "feature_info", ())}) <= 1
+    convolved = isinstance(getattr(embed, "proj", None), nn.Conv2d)
+    return flat and convolved and hasattr(model, "num_prefix_tokens")
 
 
 def _plain_grid(model: nn.Module, name: str, image: tuple[int, int]) -> TokenGrid:
@@ -109,3 +135,14 @@ def _window_grid(model: Any, name: str, block: Any, image: tuple[int, int]) -> T
         window=window,
         shift=tuple(block.shift_size),
     )
+
+
+def tokens_of(x: Tensor, image: tuple[int, int, int]) -> Tensor:
+    """Return a block's output as [images, tokens, channels].
+
+    Of four axes, the two that are shaped as the image are rows and columns.
+    """
+    images, height, width = image
+    if x.ndim == 4 and height * x.shape[3] == width * x.shape[2] and x.shape[1] != x.shape[2]:
+        x = x.permute(0, 2, 3, 1)
+    return x.reshape(images, -1, x.shape[-1])

@@ -6,11 +6,31 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from attnprobe.attention.reader import Reader
+from attnprobe.attention.reader import Reader, kind_of
 from attnprobe.errors import CaptureError
 
 # pooling heads attend from one learned query after the last block: not a layer of the encoder
 _POOLING = ("AttentionPoolLatent", "AttentionPool2d", "RotAttentionPool2d")
+_CHANNELS = "attends from channels to channels, not from patches to patches"
+_NOT_PATCHES = {  # left out of the layers of a model that attends over patches elsewhere
+    "davit.ChannelAttention": _CHANNELS,
+    "edgenext.CrossCovarianceAttn": _CHANNELS,
+    "xcit.XCA": _CHANNELS,
+    "volo.OutlookAttention": "reads its weights from one token, without queries and keys",
+    "csatv2.SpatialTransformerBlock": "weighs a map of the features, not patches",
+}
+_LINEAR = "never forms one probability for each query and key"
+_REFUSED = {
+    "coat.FactorAttnConvRelPosEnc": _LINEAR,
+    "lambda_layer.LambdaLayer": _LINEAR,
+    "mobilevit.LinearSelfAttention": _LINEAR,
+    "efficientvim.HSMSSD": _LINEAR,
+    "convit.GPSA": "mixes two softmaxes, one of content and one of position",
+    "efficientvit_msra.CascadedGroupAttention": "computes its heads one after another",
+    "halo_attn.HaloAttn": "has keys that overlap from window to window",
+    "selective_kernel.SelectiveKernelAttn": "weighs kernels, not patches",
+    "split_attn.SplitAttn": "weighs parts of the channels, not patches",
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +57,19 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
         CaptureError: There is none, or one that no reader knows.
     """
     known = tuple(readers)
+    without = left_out(model)
     sites: list[Site] = []
     for name, module in model.named_modules():
         if any(name.startswith(f"{site.name}.") for site in sites) or is_pooling(module):
             continue
+        if not name or name in without:
+            continue
         reader = next((reader for reader in known if reader.matches(module)), None)
+        if reader is not None and reader.name == "calls" and kind_of(module) in _REFUSED:
+            raise CaptureError(
+                f"{name} ({type(module).__name__}) {_REFUSED[kind_of(module)]}",
+                "there is no attention matrix to measure; choose a model that has one",
+            )
         if reader is not None:
             sites.append(Site(name, module, model.get_submodule(_block_of(name)), reader))
         elif _looks_like_attention(module):
@@ -50,11 +78,18 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
                 "see `attnprobe inspect`; a reader is one file in attnprobe/attention",
             )
     if not sites:
+        reason = next((f": {name} {reason}" for name, reason in without.items()), "")
         raise CaptureError(
-            f"{type(model).__name__} has no attention layers that attnprobe can read",
+            f"{type(model).__name__} has no attention layers that attnprobe can read{reason}",
             "give a ViT-like model, Swin or Swin V2; a convolutional network has no attention",
         )
     return sites
+
+
+def left_out(model: nn.Module) -> dict[str, str]:
+    """Return the modules that attend but not over patches, with what they do instead."""
+    kinds = {name: kind_of(module) for name, module in model.named_modules()}
+    return {name: _NOT_PATCHES[kind] for name, kind in kinds.items() if kind in _NOT_PATCHES}
 
 
 def _block_of(name: str) -> str:

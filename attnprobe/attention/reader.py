@@ -40,3 +40,14 @@ class Call(NamedTuple):
     args: tuple
     kwargs: dict[str, Any]
     output: Tensor
+    func: Callable | None = None
+
+
+def kind_of(module: nn.Module) -> str:
+    """Return the file and class of a module, by which variants are told apart.
+
+    >>> kind_of(nn.Linear(1, 1))
+    'linear.Linear'
+    """
+    kind = type(module)
+    return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnprobe.attention.reader import Call, RawAttention, Reader
+from attnprobe.attention.reader import Call, RawAttention, Reader, kind_of
 from attnprobe.errors import CaptureError
 
+# of attention over five axes: whether windows come before heads
+WINDOWS_FIRST = {
+    "nest.Attention": False,
+    "hiera.MaskUnitAttention": False,
+    "twins.LocallyGroupedAttn": True,
+}
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
@@ -29,14 +35,42 @@ def _watch(module: nn.Module, func: Callable, args: tuple, kwargs: dict[str, Any
 
 
 def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -> RawAttention:
-    del module, inputs
+    del inputs
     given = dict(zip(_NAMES, call.args, strict=False)) | call.kwargs
     q, k = given["query"], given["key"]
     if given.get("is_causal"):
         raise CaptureError("causal attention has no meaning over image patches", "use an encoder")
     scale = given.get("scale")
-    bias = _additive(given.get("attn_mask"), q)
-    return RawAttention(q, k, q.shape[-1] ** -0.5 if scale is None else float(scale), bias)
+    mask = given.get("attn_mask")
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    if q.ndim == 4:
+        return RawAttention(q, k, scale, _additive(mask, q))
+    return _arranged(module, q, k, scale=scale, mask=mask)
+
+
+def _arranged(
+    module: nn.Module, q: Tensor, k: Tensor, *, scale: float, mask: Tensor | None
+) -> RawAttention:
+    """Return attention over three or five axes as attention over four.
+
+    Three are [images x windows x heads, tokens, dim]; five have an axis for windows beside that
+    for heads, and which is which only the module knows.
+    """
+    heads = getattr(module, "num_heads", getattr(module, "heads", None))
+    if q.ndim == 3 and isinstance(heads, int):
+        if mask is not None and mask.ndim == 3:
+            mask = mask.unflatten(0, (-1, heads))
+        q, k = (x.unflatten(0, (-1, heads)) for x in (q, k))
+        return RawAttention(q, k, scale, _additive(mask, q))
+    first = WINDOWS_FIRST.get(kind_of(module))
+    if q.ndim != 5 or mask is not None or first is None:
+        raise CaptureError(
+            f"{type(module).__name__} attends over {q.ndim} axes, {tuple(q.shape)}, not over "
+            "[images x windows, heads, tokens, dim]",
+            "this attention variant has no reader yet; add one in attnprobe/attention",
+        )
+    q, k = ((x if first else x.transpose(1, 2)).flatten(0, 1) for x in (q, k))
+    return RawAttention(q, k, scale, None)
 
 
 def _additive(mask: Tensor | None, q: Tensor) -> Tensor | None:

@@ -94,6 +94,10 @@ def _shape_limits(inputs: AttentionInputs) -> str:
     ):
         if size > limit:
             return f"the fused kernel takes at most {limit} {what}, and the layer has {size}"
+    if not inputs.grid.plain:
+        return "the fused kernel takes queries that are the keys, in solid windows"
+    if inputs.scale == 0 and dim == 1:
+        return "the fused kernel multiplies queries and keys, and the layer gives its logits"
     if heads % kv_heads:
         return f"{heads} query heads cannot share {kv_heads} key heads evenly"
     wrong = [str(x.dtype) for x in (inputs.q, inputs.k) if x.dtype not in DTYPES]

@@ -21,24 +21,25 @@ class Gaps(NamedTuple):
     """Pair distances of a grid on demand, so that no matrix of all pairs is ever held.
 
     Attributes:
-        y: Vertical centres in input pixels, fp32 [grid rows].
-        x: Horizontal centres in input pixels, fp32 [grid columns].
+        y: Vertical centres of keys in input pixels, fp32 [key rows].
+        x: Horizontal centres of keys in input pixels, fp32 [key columns].
+        down: Vertical centres of queries, fp32 [query rows].
+        right: Horizontal centres of queries, fp32 [query columns].
         queries: The patches that count as queries.
     """
 
     y: Tensor
     x: Tensor
+    down: Tensor
+    right: Tensor
     queries: slice = slice(0, None, 1)
 
     @staticmethod
     def of(grid: TokenGrid, device: torch.device, queries: slice) -> "Gaps":
         """Return the gaps from some patches of a grid to all."""
-        rows, cols = grid.extent
-        return Gaps(
-            (torch.arange(rows, dtype=torch.float32, device=device) + 0.5) * grid.patch[0],
-            (torch.arange(cols, dtype=torch.float32, device=device) + 0.5) * grid.patch[1],
-            queries,
-        )
+        sides = (*(grid.keys or grid).sides(), *grid.sides())
+        y, x, down, right = (torch.from_numpy(side).float().to(device) for side in sides)
+        return Gaps(y, x, down, right, queries)
 
     def fill(self, out: Tensor, rows: slice) -> None:
         """Write the distance of query patches `rows` to every key in place.
@@ -47,13 +48,13 @@ class Gaps(NamedTuple):
             out: fp32 [..., rows, keys]; keys before the patches are prefix, at distance 0.
             rows: Query patches among those that count, row-major.
         """
-        tall, wide = len(self.y), len(self.x)
+        wide = len(self.right)
         query = torch.arange(rows.start, rows.stop, device=out.device)
         query = self.queries.start + self.queries.step * query
-        y = (self.y[query // wide, None] - self.y).square_()  # [rows, grid rows]
-        x = (self.x[query % wide, None] - self.x).square_()  # [rows, grid columns]
-        gap = (y.unsqueeze(2) + x.unsqueeze(1)).sqrt_()  # [rows, grid rows, grid columns]
-        prefix = out.shape[-1] - tall * wide
+        y = (self.down[query // wide, None] - self.y).square_()  # [rows, key rows]
+        x = (self.right[query % wide, None] - self.x).square_()  # [rows, key columns]
+        gap = (y.unsqueeze(2) + x.unsqueeze(1)).sqrt_()  # [rows, key rows, key columns]
+        prefix = out.shape[-1] - len(self.y) * len(self.x)
         out[..., :prefix] = 0
         out[..., prefix:] = gap.flatten(1)
 
@@ -71,6 +72,7 @@ class Layer:
     gaps: Gaps | None  # None where no distance is wanted
     want: frozenset[str]
     queries: slice  # patches that count as queries
+    selves: bool  # whether every query is a key too
 
 
 class Place(NamedTuple):
@@ -203,7 +205,7 @@ def prepare(inputs: AttentionInputs, want: frozenset[str], prefix: str) -> Layer
     """Return a layer ready to be cut; see `attention_stats` for the arguments."""
     grid, batch = inputs.grid, (inputs.images, inputs.windows)
     bias = None if inputs.bias is None else bias_by_image(inputs.bias, *batch)
-    queries = every(inputs.step, grid.patches)
+    queries = every(inputs.step, grid.queries)
     if bias is not None and bias.shape[3] > 1:
         bias = bias[..., grid.prefix :, :][..., queries, :]
     return Layer(
@@ -216,6 +218,7 @@ def prepare(inputs: AttentionInputs, want: frozenset[str], prefix: str) -> Layer
         gaps=Gaps.of(grid, inputs.k.device, queries) if "distance" in want else None,
         want=want,
         queries=queries,
+        selves=grid.keys is None,
     )
 
 

@@ -140,11 +140,15 @@ def _log_sum_exp(tile: Tile, layer: Layer, rows: slice) -> Tensor:
     """Return log sum_k exp S, float64 [heads, images, windows, rows], at no pass over the tile.
 
     S - log P is the same for every key of a row, so one key is enough: the query itself,
-    which no mask removes. Where its probability has lost its digits, the pass is made.
+    which no mask removes. Where its probability has lost its digits, the pass is made; where
+    queries are not keys, the likeliest key is looked for.
     """
     logits, weights = tile.logits, tile.weights
     if logits.is_cuda:
         return logits.logsumexp(-1).double()
+    if not layer.selves:
+        p, at = weights.max(-1, keepdim=True)
+        return (logits.gather(-1, at) - p.double().log_()).squeeze(-1)
     start, step = layer.queries.start, layer.queries.step
     row = torch.arange(rows.stop - rows.start)
     own = start + step * (row + rows.start) + layer.prefix - layer.first  # the query as a key

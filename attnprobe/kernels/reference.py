@@ -121,7 +121,7 @@ def stats_of(
     step: int = 1,
 ) -> AttentionStats:
     """Return the statistics of one image from its logits [windows, heads, queries, keys]."""
-    queries = every(step, grid.patches)
+    queries = every(step, grid.queries)
     patches = scores[..., grid.prefix :, :][..., queries, :]
     scores = torch.cat([scores[..., : grid.prefix, :], patches], dim=-2)
     weights, log_weights = patch_rows(scores, grid, prefix)  # [windows, heads, n, keys]

@@ -78,7 +78,7 @@ class Metric:
 def query_blocks(grid: TokenGrid) -> list[slice]:
     """Cut the queries of a grid, so that what is made for all keys of one cut stays small."""
     step = max(1, (1 << 20) // grid.patches)
-    return [slice(start, start + step) for start in range(0, grid.patches, step)]
+    return [slice(start, start + step) for start in range(0, grid.queries, step)]
 
 
 def names() -> tuple[str, ...]:
