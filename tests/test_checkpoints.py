@@ -148,7 +148,8 @@ def test_own_metadata_says_what_shapes_cannot_and_nothing_more(tmp_path):
     assert (spec.name, spec.objective, spec.mean) == ("mine", "mim", (0.1, 0.2, 0.3))
     assert (spec.std, spec.interpolation, spec.crop_pct) == ((0.4, 0.5, 0.6), "bilinear", 1.0)
     assert spec.input_size == (3, 40, 40)
-    assert spec.assumed == ()
+    assert len(spec.assumed) == 1  # its own size is not that of the positions
+    assert "taken as a square grid of 5 x 5" in spec.assumed[0]
 
 
 def test_a_missing_block_is_named(tmp_path):

@@ -56,6 +56,7 @@ class Shapes:
         stated: What the file's own metadata or the config.json beside it states: heads,
             input_size, norm_eps, act, window_size, ...
         heads: Head count that the user gave.
+        asked: Input size that the user asked for.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -63,6 +64,7 @@ class Shapes:
     weights: Weights
     stated: Mapping[str, Any] = field(default_factory=dict)
     heads: int | None = None
+    asked: tuple[int, int] | None = None
 
     def fact(self, key: str, default: Any = None) -> Any:
         """Return what the file states, else the custom of its release, else a default."""

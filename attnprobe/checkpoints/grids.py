@@ -7,8 +7,8 @@ from attnprobe.errors import PartialLoadError
 Grid = tuple[int, int]
 
 
-def from_positions(shapes: Shapes, prefix: int) -> tuple[Grid, bool]:
-    """Return the patch grid and whether prefix tokens have positions of their own.
+def from_positions(shapes: Shapes, prefix: int) -> tuple[Grid, bool, tuple[str, ...]]:
+    """Return the patch grid, whether prefix tokens have positions, and what was assumed.
 
     Args:
         shapes: The encoder, which has absolute positions.
@@ -25,17 +25,22 @@ def from_positions(shapes: Shapes, prefix: int) -> tuple[Grid, bool]:
         )
     tokens = shapes.shapes["pos_embed"][-2]
     patches = {True: tokens - prefix, False: tokens}
-    stated = architecture.stated_size(shapes)
+    for size in (architecture.stated_size(shapes), shapes.asked):
+        grid = (size[0] // patch[0], size[1] // patch[1]) if size else (0, 0)
+        for embedded, count in patches.items():
+            if size and grid[0] * grid[1] == count:
+                return grid, embedded, ()
     for embedded, count in patches.items():
         side = architecture.square(count)
-        if stated and (stated[0] // patch[0]) * (stated[1] // patch[1]) == count:
-            return (stated[0] // patch[0], stated[1] // patch[1]), embedded
         if side is not None:
-            return (side, side), embedded
+            without = "" if embedded or not prefix else ", none for the prefix tokens"
+            told = f"{count} positions taken as a square grid of {side} x {side}{without} "
+            return (side, side), embedded, (f"{told}(--img-size, where it was another)",)
     raise PartialLoadError(
         f"pos_embed has {tokens} positions: with {prefix} prefix tokens neither {tokens - prefix} "
         f"nor {tokens} patches make a square grid",
-        "a prefix token (cls_token, dist_token, registers) may be missing from the file",
+        "if its images were not square give their size with --img-size; else a prefix token "
+        "(cls_token, dist_token, registers) may be missing from the file",
     )
 
 

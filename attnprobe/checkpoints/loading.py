@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 from torch import nn
 
 from attnprobe.checkpoints import (
@@ -56,17 +57,36 @@ def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Lo
 
 
 def _load(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]) -> Loaded:
-    arch = wanted.arch or _stated_architecture(opened)
-    reading = _named(arch, opened, wanted) if arch else _read(opened, wanted, own)
-    ledger = ledgers.fill(reading.module, reading.converted)
+    reading, ledger = _filled(opened, wanted, own)
     spec = _spec(reading, opened, wanted)
     return spec, reading.module, ledger, metadata.epoch(opened.content, opened.metadata)
+
+
+def _filled(
+    opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]
+) -> tuple["_Reading", LoadLedger]:
+    arch = wanted.arch or _stated_architecture(opened)
+    if not arch and (trained := _trained_as(opened)):
+        try:
+            reading = _named(trained, opened, wanted)
+            return reading, ledgers.fill(reading.module, reading.converted)
+        except PartialLoadError:
+            pass  # trained under that name with other arguments: shapes tell
+    reading = _named(arch, opened, wanted) if arch else _read(opened, wanted, own)
+    return reading, ledgers.fill(reading.module, reading.converted)
 
 
 def _stated_architecture(opened: weightfiles.Opened) -> str:
     """Return the model that timm's own config.json names, which says more than shapes do."""
     name = opened.config.get("architecture")
     return name if isinstance(name, str) and "pretrained_cfg" in opened.config else ""
+
+
+def _trained_as(opened: weightfiles.Opened) -> str:
+    """Return the timm model that timm's training script wrote into its checkpoint, if any."""
+    content = opened.content
+    name = dict.get(content, "arch") if isinstance(content, dict) else None
+    return name if isinstance(name, str) and timm.is_model(name) else ""
 
 
 def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]) -> "_Reading":
@@ -82,7 +102,12 @@ def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]
     if layout.build is not None:
         return _built(layout, converted, opened, weights.notes)
     shapes = architecture.shapes_of(
-        converted, layout, weights, stated=opened.metadata, heads=wanted.heads
+        converted,
+        layout,
+        weights,
+        stated=opened.metadata,
+        heads=wanted.heads,
+        asked=wanted.img_size,
     )
     plan, module = _module(shapes)
     found = building.architecture_name(plan, module)

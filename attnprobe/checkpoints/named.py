@@ -212,6 +212,7 @@ def _missing(wanted: Mapping[str, Any], reading: Converted) -> int:
 def _input(module: nn.Module) -> tuple[int, int, int]:
     config: dict[str, Any] = getattr(module, "pretrained_cfg", {})
     channels, *size = config.get("input_size") or (3, 224, 224)
-    built = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    embed = getattr(module, "patch_embed", None)
+    built, first = getattr(embed, "img_size", None), getattr(embed, "proj", None)
     rows, cols = built if isinstance(built, tuple) else size
-    return channels, rows, cols
+    return int(getattr(first, "in_channels", channels)), rows, cols

@@ -27,8 +27,9 @@ def _vit(shapes: Shapes) -> Plan:
     _refuse_unclear(shapes)
     registers = shapes.shapes.get("reg_token", (1, 0))[1]
     class_token, distilled = "cls_token" in shapes, "dist_token" in shapes
-    grid, embedded = grids.from_positions(shapes, class_token + distilled + registers)
+    grid, embedded, told = grids.from_positions(shapes, class_token + distilled + registers)
     kwargs, assumed = blocks.plain(shapes)
+    assumed = (*assumed, *told)
     size = architecture.pixels(grid, kwargs["patch_size"])
     kwargs |= {
         "img_size": size,

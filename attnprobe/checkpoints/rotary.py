@@ -27,8 +27,7 @@ def plan(shapes: Shapes) -> Plan:
     kwargs, assumed = blocks.plain(shapes)
     rotary = dict(shapes.fact("rotary") or {})
     if "pos_embed" in shapes:
-        grid, embedded = grids.from_positions(shapes, class_token + registers)
-        told: tuple[str, ...] = ()
+        grid, embedded, told = grids.from_positions(shapes, class_token + registers)
     else:
         embedded = True
         grid, told = grids.by_custom(shapes, int(shapes.fact("input_side", 224)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import FormatError
-from attnprobe.formats import prefixes
+from attnprobe.formats import inmemory, prefixes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,6 +105,7 @@ def unwrap(
     if others:
         also = ", ".join(repr(other) for other in others)
         notes = (*notes, f"weights taken from {prefix!r}; the file also holds {also}")
+    inner = inmemory.spelled(inner)
     olds = dict(zip(plain, flat, strict=True))
     return Weights(
         {new: plain[name] for name, new in inner.items()},

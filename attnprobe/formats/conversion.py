@@ -19,6 +19,7 @@ DROP = (
     (r"^heads?\.(\d+|mlp|last_layer)\.", "projection head of the pre-training task"),
     (r"^pre_logits[./]", "representation layer between encoder and head"),
 )
+_OTHERS = re.compile(r"^(classifier|fc|proj_head|projection_head|projector)\.")
 
 
 def convert(weights: Weights, layout: Format) -> Converted:
@@ -37,6 +38,9 @@ def convert(weights: Weights, layout: Format) -> Converted:
     if any(name.startswith("layers.0.downsample.") for name in kept):
         kept, origin = _later_downsample(kept)
     renamed = {_rename(name, layout.rename): name for name in kept}
+    for new in [new for new in renamed if _OTHERS.match(new)]:  # after renaming: some are heads
+        old = renamed.pop(new)
+        dropped[weights.file_name(origin.get(old, old))] = "head of another task"
     return Converted(
         {new: kept[old] for new, old in renamed.items()},
         {new: weights.file_name(origin.get(old, old)) for new, old in renamed.items()},

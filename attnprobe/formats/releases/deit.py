@@ -7,9 +7,9 @@ from attnprobe.formats.records import Format
 from attnprobe.formats.signs import every, has
 
 
-def _customs(weights: Weights) -> dict[str, Any]:
+def _customs(_: Weights) -> dict[str, Any]:
     said = "DeiT III: timm's vit_*_rope_ape models have the same names (--arch for those)"
-    return {"said": () if weights.beside else (said,)}
+    return {"said": (said,)}
 
 
 FORMATS = (

@@ -14,7 +14,8 @@ _RENAME = (
     (r"\.mlp\.(0|linear_1)\.", ".mlp.fc1."),
     (r"\.mlp\.(3|linear_2)\.", ".mlp.fc2."),
     (r"^encoder\.ln\.", "norm."),
-    (r"^heads\.head\.", "head."),
+    (r"^heads\.(head\.)?(weight|bias)$", r"head.\2"),
+    (r"^heads\.pre_logits\.", "pre_logits."),
 )
 FORMATS = (
     Format(
