@@ -78,9 +78,9 @@ def test_dry_run_writes_nothing(checkpoint, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_inspect(checkpoint):
-    assert "blocks.1.attn" in attnprobe("inspect", checkpoint).stdout
-    found = json.loads(attnprobe("inspect", checkpoint, "--json").stdout)
+def test_inspect(checkpoint, command):
+    assert "blocks.1.attn" in command("inspect", checkpoint).out
+    found = json.loads(command("inspect", checkpoint, "--json").out)
     assert found["model"]["input_size"] == [3, 64, 64]
     assert [row["heads"] for row in found["layers"]] == [3, 3]
 

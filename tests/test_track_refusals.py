@@ -4,7 +4,7 @@
 import pytest
 import timm
 import torch
-from test_track_cli import checkpoints, command  # noqa: F401 - fixtures
+from test_track_cli import checkpoints  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.filterwarnings("always")
 

@@ -157,7 +157,7 @@ def test_a_pass_that_failed_is_not_blamed_on_its_layers():
     assert len(taps.attention) == 6
 
 
-@pytest.mark.parametrize("name", ["twins_svt_small", "nest_tiny", "pvt_v2_b0"])
+@pytest.mark.parametrize("name", ["pit_ti_224", "hiera_tiny_224", "mvitv2_tiny"])
 def test_attention_that_cannot_be_placed_is_refused_by_name(name):
     model = timm.create_model(name, pretrained=False).eval()
     with pytest.raises(AttnprobeError):
