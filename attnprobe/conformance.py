@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from attnprobe import kernels
+from attnprobe.attention.calls import SOFTMAX
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.doctor import ALL, TOLERANCE, Check, deviation
@@ -27,7 +27,6 @@ from attnprobe.tensors import AttentionInputs, Features
 
 IMAGES = 2
 PROBABILITIES = 1e-5  # largest difference from the model's own
-_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 
 def checks(loaded: LoadedModel, device: str = "auto") -> list[Check]:
@@ -204,6 +203,6 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if func in _SOFTMAX and self.inside:
+        if func in SOFTMAX and self.inside:
             self.found[self.inside[-1]].append(output)
         return output

@@ -1,5 +1,7 @@
 """Everything attnprobe raises on purpose: one tree, each with its cause and its remedy."""
 
+DISTRUST = "do not trust this file; get it from its authors"
+
 
 class AttnprobeError(Exception):
     """Something a person can act on: what went wrong, with what, and what to do next.

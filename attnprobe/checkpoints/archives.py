@@ -8,7 +8,7 @@ from typing import Any
 from attnprobe.checkpoints import storages, unpickle, zipdirectory
 from attnprobe.checkpoints.storages import Storage
 from attnprobe.checkpoints.zipdirectory import Entry
-from attnprobe.errors import CheckpointError
+from attnprobe.errors import DISTRUST, CheckpointError
 
 _PICKLE = "data.pkl"
 LARGEST_PICKLE = 2**28
@@ -45,7 +45,7 @@ def read(data: mmap, entries: Mapping[str, Entry], place: str) -> tuple[Any, boo
         raise CheckpointError(
             f"{packed[0].name[:80]!a} is compressed ({packed[0].unpacked} bytes in "
             f"{packed[0].size}), which torch never does",
-            "do not trust this file; get it from its authors",
+            DISTRUST,
         )
     if pickled.size > LARGEST_PICKLE:
         raise ValueError(f"its pickle has {pickled.size} bytes, expected at most {LARGEST_PICKLE}")

@@ -1,6 +1,5 @@
 """The folder of downloaded checkpoints: where each lies, and what is recorded beside it."""
 
-import hashlib
 import json
 import os
 import urllib.parse
@@ -56,12 +55,6 @@ def file_name(record: CheckpointRecord) -> str:
     path = urllib.parse.urlsplit(source).path if "://" in source else source
     name = urllib.parse.unquote(path.rpartition("/")[2])
     return name if is_file_name(name) else "checkpoint"
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, streamed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def receipt(path: Path) -> Receipt | None:

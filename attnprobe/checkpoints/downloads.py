@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attnprobe.checkpoints import cache, network, transfers
+from attnprobe.checkpoints import cache, hashing, network, transfers
 from attnprobe.checkpoints.cache import Receipt
 from attnprobe.errors import CheckpointError, OutputError
 
@@ -78,7 +78,7 @@ def present(wanted: Wanted) -> Receipt | None:
         return None
     found = cache.receipt(wanted.target)
     if found is None:  # put there by hand
-        found = Receipt("", wanted.target.stat().st_size, cache.digest(wanted.target))
+        found = Receipt("", wanted.target.stat().st_size, hashing.digest(wanted.target))
     elif found.address not in ("", wanted.address):
         return None  # the record names another file since
     if wanted.sha256 not in ("", found.sha256):
@@ -103,7 +103,7 @@ def _check_address(wanted: Wanted) -> None:
 def _fetch(wanted: Wanted, progress: Progress) -> Receipt:
     part = wanted.target.with_name(f"{wanted.target.name}.part")
     _transfer(wanted, part, progress)
-    digest = cache.digest(part)
+    digest = hashing.digest(part)
     if wanted.sha256 not in ("", digest):
         _discard(part)
         raise CheckpointError(

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from attnprobe.checkpoints import sharded
 from attnprobe.checkpoints.weightfiles import Opened
-from attnprobe.errors import CheckpointError
+from attnprobe.errors import DISTRUST, CheckpointError
 
 SLACK = 64 * 2**20  # bytes by which overlapping tensors together may exceed their file
-_DISTRUST = "do not trust this file; get it from its authors"
 
 
 def check(tensors: Mapping[str, Tensor], opened: Opened) -> None:
@@ -27,13 +26,13 @@ def check(tensors: Mapping[str, Tensor], opened: Opened) -> None:
         claimed = tensor.numel() * tensor.element_size()
         if claimed > size:
             raise CheckpointError(
-                f"{name} claims shape {list(tensor.shape)} in a file of {size} bytes", _DISTRUST
+                f"{name} claims shape {list(tensor.shape)} in a file of {size} bytes", DISTRUST
             )
         seen[tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype] = claimed
     if sum(seen.values()) > size + SLACK:
         raise CheckpointError(
             f"{len(tensors)} tensors claim {sum(seen.values())} bytes in a file of {size} bytes",
-            _DISTRUST,
+            DISTRUST,
         )
 
 

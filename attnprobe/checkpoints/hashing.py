@@ -1,52 +1,39 @@
-"""SHA-256 of a file, computed beside the reading of it: hashing lets other threads run."""
+"""SHA-256 of the files of a checkpoint, computed beside the reading of them."""
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Event
+
+from attnprobe.checkpoints.background import working
 
 PIECE = 2**22
 
 
-@contextmanager
-def digesting(path: Path) -> Iterator[Callable[[], str]]:
-    """Hash a file in the background; the function yielded waits for the digest.
-
-    Leaving the context gives up what is not finished, so that a failed load does not wait.
+def digest(path: Path, stop: Event | None = None) -> str:
+    """Return the SHA-256 of a file, streamed; of what was read where it was stopped.
 
     Raises:
-        OSError: From the function: the file could not be read.
+        OSError: The file cannot be read.
     """
-    stop, found = threading.Event(), _Found()
-    thread = threading.Thread(target=_hash, args=(path, stop, found), daemon=True)
-    thread.start()
-
-    def result() -> str:
-        thread.join()
-        if found.error is not None:
-            raise found.error
-        return found.digest
-
-    try:
-        yield result
-    finally:
-        stop.set()
-        thread.join()
-
-
-class _Found:
-    digest = ""
-    error: OSError | None = None
-
-
-def _hash(path: Path, stop: threading.Event, found: _Found) -> None:
     state, piece = hashlib.sha256(), bytearray(PIECE)
     view = memoryview(piece)
-    try:
-        with path.open("rb", buffering=0) as file:
-            while not stop.is_set() and (count := file.readinto(piece)):
-                state.update(view[:count])
-    except OSError as error:
-        found.error = error
-    found.digest = state.hexdigest()
+    with path.open("rb", buffering=0) as file:
+        while not (stop and stop.is_set()) and (count := file.readinto(piece)):
+            state.update(view[:count])
+    return state.hexdigest()
+
+
+def digesting(paths: Sequence[Path]) -> AbstractContextManager[Callable[[], str]]:
+    """Hash a checkpoint in the background; the function of the context waits for the digest.
+
+    The digest of one file is its own, that of several the SHA-256 of their digests in order.
+    Leaving the context gives up what is not finished, so that a failed load does not wait.
+    """
+
+    def job(stop: Event) -> str:
+        found = [digest(path, stop) for path in paths]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+    return working(job)

@@ -10,12 +10,12 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from attnprobe.catalogue.records import TIMM
 from attnprobe.checkpoints import cache, downloads, network
 from attnprobe.checkpoints.announcing import announced
 from attnprobe.errors import CheckpointError
 from attnprobe.types import CheckpointSpec, LoadLedger
 
-SCHEME = "timm:"
 FILES = ("model.safetensors", "pytorch_model.bin")
 _UNTRAINED = "?pretrained=0"
 
@@ -26,7 +26,7 @@ def load(source: str, *, name: str | None = None) -> tuple[CheckpointSpec, nn.Mo
     Raises:
         CheckpointError: timm has no such model, or its weights cannot be fetched.
     """
-    model_name, query, options = source.removeprefix(SCHEME).partition("?")
+    model_name, query, options = source.removeprefix(TIMM).partition("?")
     pretrained = query + options != _UNTRAINED
     if query and pretrained:
         raise CheckpointError(
@@ -99,7 +99,7 @@ def fetch(source: str) -> Path:
     Raises:
         CheckpointError: It has no weights, or they cannot be fetched.
     """
-    name = source.removeprefix(SCHEME)
+    name = source.removeprefix(TIMM)
     config = timm.get_pretrained_cfg(name)
     if not timm.is_model(name) or config is None:
         raise CheckpointError(f"timm has no model {name!r}", near(name))

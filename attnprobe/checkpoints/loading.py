@@ -1,6 +1,7 @@
 """From one opened file to a module: unwrap, identify, convert, plan, build, fill."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from attnprobe.checkpoints import (
     sharded,
     weightfiles,
 )
-from attnprobe.checkpoints import own as own_formats
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 from attnprobe.formats import Converted, Format, Weights, convert, identify, unwrap
@@ -44,12 +44,11 @@ def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Lo
         CheckpointError: It cannot be read, is no vision transformer, or is incomplete.
     """
     try:
-        with hashing.digesting(path) as digest:
-            opened = sharded.read(path, trust=wanted.trust)
+        opened = sharded.read(path, trust=wanted.trust)
+        with hashing.digesting(opened.parts or (path,)) as digest:
             with checksums.verified(opened.checks):
                 spec, module, ledger, epoch = _load(opened, wanted, own)
-            found = sharded.digest(opened.parts) if opened.parts else digest()
-            return replace(spec, sha256=found), module, ledger, epoch
+            return replace(spec, sha256=digest()), module, ledger, epoch
     except CheckpointError as error:
         if path.name in error.cause:
             raise
@@ -91,11 +90,7 @@ def _trained_as(opened: weightfiles.Opened) -> str:
 
 def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]) -> "_Reading":
     """Let the names tell the format and the shapes the architecture."""
-    found = own_formats.find(opened, wanted.part, own)
-    if found is None:
-        weights = unwrap(opened.content, part=wanted.part, config=opened.config)
-        found = weights, identify(weights, own)
-    weights, layout = found
+    weights, layout = _identified(opened, wanted.part, own)
     extents.check(weights.tensors, opened)
     converted = _converted(weights, layout)
     _check_stated(converted, opened)
@@ -110,8 +105,24 @@ def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]
         asked=wanted.img_size,
     )
     plan, module = _module(shapes)
-    found = building.architecture_name(plan, module)
-    return _Reading(plan, module, converted, found, layout, weights.notes)
+    name = building.architecture_name(plan, module)
+    return _Reading(plan, module, converted, name, layout, weights.notes)
+
+
+def _identified(
+    opened: weightfiles.Opened, part: str | None, own: Sequence[Format]
+) -> tuple[Weights, Format]:
+    """Return the encoder and its format; formats with anchors of their own are asked first."""
+    for layout in own:
+        if layout.anchor:
+            with suppress(FormatError):  # its anchor is not in this file
+                weights = unwrap(
+                    opened.content, part=part, config=opened.config, anchor=layout.anchor
+                )
+                if layout.detect(weights):
+                    return weights, layout
+    weights = unwrap(opened.content, part=part, config=opened.config)
+    return weights, identify(weights, own)
 
 
 def _converted(weights: Weights, layout: Format) -> Converted:
@@ -202,9 +213,7 @@ def _spec(reading: _Reading, opened: weightfiles.Opened, wanted: LoadOptions) ->
         std=tuple(stated.get("std", std)),
         interpolation=stated.get("interpolation", "bicubic"),
         crop_pct=float(stated.get("crop_pct", 0.9)),
-        objective=stated.get(
-            "objective", reading.layout.objective if reading.layout else "unknown"
-        ),
+        objective=stated.get("objective", layout.objective if layout else "unknown"),
         assumed=assumed,
     )
 

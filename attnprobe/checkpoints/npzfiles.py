@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attnprobe import npz
 from attnprobe.checkpoints.zipdirectory import Entry
-from attnprobe.errors import CheckpointError
+from attnprobe.errors import DISTRUST, CheckpointError
 
 SLACK = 100_000_000  # bytes that a file may unpack to beyond twice its own
 _KINDS = "biufc"
@@ -26,7 +26,7 @@ def read(path: Path, entries: Mapping[str, Entry], size: int) -> dict[str, Tenso
     if unpacked > limit:
         raise CheckpointError(
             f"{path} unpacks to {unpacked} bytes from a file of {size} bytes",
-            "do not trust this file; get it from its authors",
+            DISTRUST,
         )
     arrays = npz.read(path, limit=limit)
     return {name: _tensor(path, name, array) for name, array in arrays.items()}

@@ -13,11 +13,11 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from attnprobe.catalogue.records import HUB
 from attnprobe.checkpoints import network
 from attnprobe.checkpoints.weightfiles import SUFFIXES
 from attnprobe.errors import CheckpointError
 
-SCHEME = "hf:"
 COMPANIONS = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 _INDEX = ".index.json"
 # in the order in which they are taken; * stands for any text
@@ -49,7 +49,7 @@ class Wanted:
     @property
     def source(self) -> str:
         """The source that names just this."""
-        return f"{SCHEME}{self.repo}@{self.revision}{f':{self.file}' if self.file else ''}"
+        return f"{HUB}{self.repo}@{self.revision}{f':{self.file}' if self.file else ''}"
 
 
 def parse(source: str) -> Wanted:

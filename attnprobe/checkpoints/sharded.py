@@ -4,8 +4,6 @@ The index of a sharded model says which file each tensor lies in. It is a strang
 name only plain files of its own folder, and every tensor must lie where it says, once.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +34,6 @@ def read(path: Path, *, trust: bool = False) -> Opened:
         notes=(*opened.notes, *folders.left_out(path), *stated.notes),
         config=stated.config,
     )
-
-
-def digest(parts: Sequence[Path]) -> str:
-    """Return the SHA-256 of the digests of a model's shards, in the order of their names."""
-    digests = [weightfiles.digest(part) for part in parts]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def size(opened: Opened) -> int:

@@ -4,7 +4,6 @@ The container is told from the first bytes: torch's zip and legacy files, TorchS
 safetensors, npz.
 """
 
-import hashlib
 import os
 import pickle
 import warnings
@@ -100,12 +99,6 @@ def label(path: Path) -> str:
         stem = stem.removesuffix(suffix)
     folder = path.absolute().parent.name  # unresolved: hubs link files to where they keep them
     return folder if stem in _NAMELESS and folder else stem
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, streamed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(path: Path, *, trust: bool = False) -> Opened:

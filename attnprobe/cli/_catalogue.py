@@ -28,7 +28,7 @@ def add(name: str, facts: dict[str, Any], *, to: Path | None, overwrite: bool, t
 def fetch(names: tuple[str, ...], *, as_json: bool) -> int:
     """Fetch the weights of records; print where each lies and its hash."""
     wanted = [catalogue.find(name) for name in names]  # a wrong name is told before any download
-    from attnprobe.checkpoints import cache, hub, sources
+    from attnprobe.checkpoints import hashing, hub, sources
 
     rows = []
     for record in wanted:
@@ -41,7 +41,7 @@ def fetch(names: tuple[str, ...], *, as_json: bool) -> int:
         except KeyboardInterrupt:
             say("interrupted; the same command goes on from here")
             raise click.exceptions.Exit(130) from None
-        row = {"name": record.name, "path": str(path), "sha256": known or cache.digest(path)}
+        row = {"name": record.name, "path": str(path), "sha256": known or hashing.digest(path)}
         rows.append(row)
         if not as_json:
             click.echo(f"{row['path']}\nsha256 {row['sha256']}")

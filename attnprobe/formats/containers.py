@@ -4,12 +4,11 @@ Wrapper keys (`state_dict`, `model`, `teacher`, ...) are descended, prefixes (`m
 `encoder.`, ...) are found from where the patch embedding lies. What was left is said.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attnprobe.errors import FormatError
+from attnprobe.errors import DISTRUST, FormatError
 from attnprobe.formats import inmemory, prefixes
 
 if TYPE_CHECKING:
@@ -45,10 +44,6 @@ COPIES = (
 )
 LONGEST_NAME = 300
 LARGEST_NESTING = 100_000  # mappings; far beyond any optimizer's
-# shells that training frameworks put around modules, at any depth
-_SHELLS = re.compile(
-    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
-)
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,11 @@ class Weights:
 
 
 def unwrap(
-    content: Any, *, part: str | None = None, config: Mapping[str, Any] | None = None
+    content: Any,
+    *,
+    part: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    anchor: str = "",
 ) -> Weights:
     """Find the encoder in the content of a checkpoint file.
 
@@ -91,13 +90,14 @@ def unwrap(
         part: Which encoder, of files that hold several: a wrapper key (teacher, student,
             model_ema) or a word of its prefix (base_encoder, momentum_encoder).
         config: The config.json beside the file.
+        anchor: Pattern of a name in the encoder, before which the prefix stands; else the known.
 
     Raises:
         FormatError: There are no tensors, none that look like a transformer, or no such part.
     """
     flat, beside, notes = _flat(content, part)
-    plain = _without_shells(flat)
-    prefix, others = prefixes.find(plain, None if _taken(notes, part) else part)
+    plain = prefixes.without_shells(flat)
+    prefix, others = prefixes.find(plain, None if _taken(notes, part) else part, anchor)
     above = prefixes.above(prefix, plain)
     inner = {name: name[len(prefix) :] for name in plain if name.startswith(prefix)}
     inner |= {name: new for name, new in above.items() if new not in inner.values()}
@@ -128,7 +128,7 @@ def named_tensors(
         FormatError: There are none, or their names or nesting are an attack.
     """
     flat, beside, notes = _flat(content, part)
-    return _without_shells(flat), beside, notes
+    return prefixes.without_shells(flat), beside, notes
 
 
 def _flat(
@@ -157,17 +157,6 @@ def _flat(
     _check_names(flat)
     _check_whole(flat, beside)
     return flat, beside, notes
-
-
-def _without_shells(flat: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """Take compilers' and sharding's shells out of the names, in the same order."""
-    plain = {_SHELLS.sub("", name): tensor for name, tensor in flat.items()}
-    if len(plain) != len(flat):
-        raise FormatError(
-            "two tensors have one name once _orig_mod. and the like are left out",
-            "save the inner module's state_dict() alone",
-        )
-    return plain
 
 
 def _check_whole(flat: "dict[str, Tensor]", beside: frozenset[str]) -> None:
@@ -232,7 +221,7 @@ def _check_names(names: Iterable[str]) -> None:
         raise FormatError(
             f"a tensor name of {len(odd)} characters that begins {odd[:60]!a}, expected "
             f"printable text of at most {LONGEST_NAME} characters",
-            "do not trust this file; get it from its authors",
+            DISTRUST,
         )
 
 

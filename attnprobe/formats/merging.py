@@ -39,6 +39,22 @@ def merge_qkv(
     return out, origin
 
 
+# what a plain encoder's parts are called in the library, and in timm
+LAYERS = (
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"\.attention\.attention\.qkv\.", ".attn.qkv."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+    (r"^layernorm\.", "norm."),
+)
+
+
 def eps_of(weights: Weights, eps: float) -> dict[str, object]:
     """Return customs for a library's LayerNorm eps, said where no config.json states it."""
     said = f"LayerNorm eps {eps:g}: the library's custom, no config.json beside the file"

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnprobe.errors import FormatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # each is found once in an encoder; what stands before it is the prefix
 _ANCHORS = (
@@ -35,18 +38,25 @@ _REASONS = (
 )
 
 
-def find(names: Mapping[str, Any], part: str | None) -> tuple[str, list[str]]:
+# shells that training frameworks put around modules, at any depth
+_SHELLS = re.compile(
+    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
+
+
+def find(names: Mapping[str, Any], part: str | None, anchor: str = "") -> tuple[str, list[str]]:
     """Return the prefix of the encoder and those of its other copies.
 
     Args:
         names: Tensors by name.
         part: A word of the prefix that is wanted.
+        anchor: Pattern of a name in the encoder, looked for instead of the known ones.
 
     Raises:
         FormatError: No encoder, or no such part.
     """
-    for anchor in _ANCHORS:
-        found = {match[1] for name in names if (match := anchor.match(name))}
+    for known in [re.compile(rf"^((?:.*\.)?){anchor}")] if anchor else _ANCHORS:
+        found = {match[1] for name in names if (match := known.match(name))}
         if found:
             best, *others = sorted(found, key=_rank)
             if part is not None:
@@ -82,6 +92,17 @@ def reason(name: str, prefix: str, others: list[str]) -> str:
         return f"another copy of the encoder ({copy!r})"
     known = next((why for pattern, why in _REASONS if re.search(pattern, name)), None)
     return f"outside the encoder: {known}" if known else f"outside the encoder ({prefix!r})"
+
+
+def without_shells(flat: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Take compilers' and sharding's shells out of the names, in the same order."""
+    plain = {_SHELLS.sub("", name): tensor for name, tensor in flat.items()}
+    if len(plain) != len(flat):
+        raise FormatError(
+            "two tensors have one name once _orig_mod. and the like are left out",
+            "save the inner module's state_dict() alone",
+        )
+    return plain
 
 
 def _asked(prefixes: set[str], part: str) -> str:

@@ -1,28 +1,19 @@
 """The transformers library's BEiT and Data2VecVision, whose keys have no bias."""
 
-from attnprobe.formats.containers import Weights
-from attnprobe.formats.merging import eps_of, merge_qkv
+from functools import partial
+
+from attnprobe.formats.merging import LAYERS, eps_of, merge_qkv
 from attnprobe.formats.records import INCEPTION, Format
 from attnprobe.formats.signs import anywhere, configured, either, every, has, no
 
 _RENAME = (
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.cls_token$", "cls_token"),
+    *LAYERS,
     (r"^encoder\.relative_position_bias\.", "rel_pos_bias."),
-    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
     (r"\.attention\.attention\.relative_position_bias\.", ".attn."),
     (r"\.attention\.attention\.(query|value)\.bias$", r".attn.\1_bias"),
     (r"\.attn\.query_bias$", ".attn.q_bias"),
     (r"\.attn\.value_bias$", ".attn.v_bias"),
-    (r"\.attention\.attention\.qkv\.", ".attn.qkv."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
     (r"\.lambda_([12])$", r".gamma_\1"),
-    (r"^layernorm\.", "norm."),
     (r"^pooler\.layernorm\.", "fc_norm."),
     (r"^classifier\.", "head."),
 )
@@ -36,8 +27,7 @@ _BEIT = either(
 )
 
 
-def _customs(weights: Weights) -> dict[str, object]:
-    return eps_of(weights, 1e-12)
+_customs = partial(eps_of, eps=1e-12)
 
 
 FORMATS = (

@@ -4,10 +4,10 @@ Queries, keys and values are apart, LayerNorm's eps is that of the configuration
 ViT), and the layers have names of their own.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from attnprobe.formats.containers import Weights
-from attnprobe.formats.merging import eps_of, merge_qkv
+from attnprobe.formats.merging import LAYERS, eps_of, merge_qkv
 from attnprobe.formats.records import INCEPTION, Format
 from attnprobe.formats.signs import anywhere, configured, either, every, has, no
 
@@ -15,22 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RENAME = (
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.cls_token$", "cls_token"),
+    *LAYERS,
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^embeddings\.register_tokens$", "reg_token"),
-    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
-    (r"\.attention\.attention\.qkv\.", ".attn.qkv."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
     (r"\.mlp\.weights_in\.", ".mlp.fc1."),
     (r"\.mlp\.weights_out\.", ".mlp.fc2."),
     (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"^layernorm\.", "norm."),
     (r"^(?:cls_)?classifier\.", "head."),
     (r"^distillation_classifier\.", "head_dist."),
 )
@@ -59,12 +49,10 @@ def _with_class_position(
     return out, origin
 
 
-def _customs(weights: Weights) -> dict[str, object]:
-    return eps_of(weights, 1e-12)
+_customs = partial(eps_of, eps=1e-12)
 
 
-def _customs_dinov2(weights: Weights) -> dict[str, object]:
-    return eps_of(weights, 1e-6)
+_customs_dinov2 = partial(eps_of, eps=1e-6)
 
 
 FORMATS = (
