@@ -18,6 +18,7 @@ from attnprobe.attention import READERS, RawAttention, Reader, Site, discover
 from attnprobe.attention.geometry import grid_of, stage_of, tokens_of
 from attnprobe.attention.layers import is_pooling
 from attnprobe.attention.reader import Call
+from attnprobe.attention.reading import read
 from attnprobe.errors import CaptureError
 from attnprobe.tensors import AttentionInputs, Features
 from attnprobe.types import LayerInfo
@@ -194,15 +195,15 @@ class _Watcher:
         return hook
 
     def _leave(self, site: Site) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], _output: Any) -> None:
+        def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], _output: Any) -> None:
             calls, self.inside, self.calls = self.calls, None, []
-            if len(calls) > 1 or site.name in self.reported:
+            if site.name in self.reported:
                 raise CaptureError(
                     f"{site.name} attended more than once in one pass",
                     "capture one forward pass at a time, without weight sharing between layers",
                 )
             if calls:  # a silent layer is named when the pass ends
-                self._report(site, site.reader.read(module, calls[0], (args, kwargs)))
+                self._report(site, read(site, calls, (args, kwargs)))
 
         return hook
 

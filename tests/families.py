@@ -145,7 +145,7 @@ FAMILIES = {
         "windows, pooled queries",
         64,
         {"img_size": (64, 64), "embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1)},
-        refused="order of the model's own",
+        refused="attends over 5 axes",
     ),
     "Hiera, SAM 2": Family(
         "sam2_hiera_tiny",

@@ -16,6 +16,7 @@ from attnprobe.errors import AttnprobeError
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "attnprobe").rglob("*.py"))
 CONSTANTS = {
+    "attnprobe.attention.families": "VARIANTS",
     "attnprobe.claims": "CLAIM",
     "attnprobe.cli": "command",
     "attnprobe.exports": "EXPORT",

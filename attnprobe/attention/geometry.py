@@ -6,9 +6,11 @@ from typing import Any
 from timm.models import swin_transformer, swin_transformer_v2
 from torch import Tensor, nn
 
+from attnprobe.attention.families import variant_of
 from attnprobe.attention.layers import Site
-from attnprobe.attention.placing import At, place
+from attnprobe.attention.placing import ordinary
 from attnprobe.attention.reader import RawAttention
+from attnprobe.attention.variant import At
 from attnprobe.errors import GeometryError
 from attnprobe.types import TokenGrid
 
@@ -54,12 +56,15 @@ def grid_of(
         queries=raw.q.shape[2],
         keys=tokens,
     )
+    variant = variant_of(site.module)
+    if variant is not None and variant.place is not None:
+        return variant.place(at)
     if isinstance(site.block, _SWIN_BLOCKS):
         grid = _window_grid(model, name, site.block, size)
     elif at.windows == 1 and at.queries == tokens and _embeds_once(model):
         grid = _plain_grid(model, name, size)
     else:
-        return place(at)
+        return ordinary(at)
     if grid.tokens != tokens:
         raise GeometryError(
             f"{name} attends over {tokens} tokens, but a {grid.extent[0]} x {grid.extent[1]} grid "

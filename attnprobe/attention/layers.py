@@ -6,31 +6,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from attnprobe.attention.reader import Reader, kind_of
+from attnprobe.attention.families import variant_of
+from attnprobe.attention.reader import Reader
 from attnprobe.errors import CaptureError
 
 # pooling heads attend from one learned query after the last block: not a layer of the encoder
 _POOLING = ("AttentionPoolLatent", "AttentionPool2d", "RotAttentionPool2d")
-_CHANNELS = "attends from channels to channels, not from patches to patches"
-_NOT_PATCHES = {  # left out of the layers of a model that attends over patches elsewhere
-    "davit.ChannelAttention": _CHANNELS,
-    "edgenext.CrossCovarianceAttn": _CHANNELS,
-    "xcit.XCA": _CHANNELS,
-    "volo.OutlookAttention": "reads its weights from one token, without queries and keys",
-    "csatv2.SpatialTransformerBlock": "weighs a map of the features, not patches",
-}
-_LINEAR = "never forms one probability for each query and key"
-_REFUSED = {
-    "coat.FactorAttnConvRelPosEnc": _LINEAR,
-    "lambda_layer.LambdaLayer": _LINEAR,
-    "mobilevit.LinearSelfAttention": _LINEAR,
-    "efficientvim.HSMSSD": _LINEAR,
-    "convit.GPSA": "mixes two softmaxes, one of content and one of position",
-    "efficientvit_msra.CascadedGroupAttention": "computes its heads one after another",
-    "halo_attn.HaloAttn": "has keys that overlap from window to window",
-    "selective_kernel.SelectiveKernelAttn": "weighs kernels, not patches",
-    "split_attn.SplitAttn": "weighs parts of the channels, not patches",
-}
 
 
 @dataclass(frozen=True)
@@ -65,9 +46,10 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
         if not name or name in without:
             continue
         reader = next((reader for reader in known if reader.matches(module)), None)
-        if reader is not None and reader.name == "calls" and kind_of(module) in _REFUSED:
+        known_of = variant_of(module)
+        if reader is not None and known_of is not None and known_of.refused:
             raise CaptureError(
-                f"{name} ({type(module).__name__}) {_REFUSED[kind_of(module)]}",
+                f"{name} ({type(module).__name__}) {known_of.refused}",
                 "there is no attention matrix to measure; choose a model that has one",
             )
         if reader is not None:
@@ -88,8 +70,8 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
 
 def left_out(model: nn.Module) -> dict[str, str]:
     """Return the modules that attend but not over patches, with what they do instead."""
-    kinds = {name: kind_of(module) for name, module in model.named_modules()}
-    return {name: _NOT_PATCHES[kind] for name, kind in kinds.items() if kind in _NOT_PATCHES}
+    known = ((name, variant_of(module)) for name, module in model.named_modules())
+    return {name: variant.left_out for name, variant in known if variant and variant.left_out}
 
 
 def _block_of(name: str) -> str:

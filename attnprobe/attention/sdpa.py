@@ -11,15 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnprobe.attention.reader import Call, RawAttention, Reader, kind_of
+from attnprobe.attention.families import variant_of
+from attnprobe.attention.reader import Call, RawAttention, Reader
 from attnprobe.errors import CaptureError
 
-# of attention over five axes: whether windows come before heads
-WINDOWS_FIRST = {
-    "nest.Attention": False,
-    "hiera.MaskUnitAttention": False,
-    "twins.LocallyGroupedAttn": True,
-}
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
@@ -51,10 +46,9 @@ def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -
 def _arranged(
     module: nn.Module, q: Tensor, k: Tensor, *, scale: float, mask: Tensor | None
 ) -> RawAttention:
-    """Return attention over three or five axes as attention over four.
+    """Return attention over three axes, [images x windows x heads, tokens, dim], as over four.
 
-    Three are [images x windows x heads, tokens, dim]; five have an axis for windows beside that
-    for heads, and which is which only the module knows.
+    Other axes only a variant's `arrange` can tell apart.
     """
     heads = getattr(module, "num_heads", getattr(module, "heads", None))
     if q.ndim == 3 and isinstance(heads, int):
@@ -62,14 +56,13 @@ def _arranged(
             mask = mask.unflatten(0, (-1, heads))
         q, k = (x.unflatten(0, (-1, heads)) for x in (q, k))
         return RawAttention(q, k, scale, _additive(mask, q))
-    first = WINDOWS_FIRST.get(kind_of(module))
-    if q.ndim != 5 or mask is not None or first is None:
+    variant = variant_of(module)
+    if mask is not None or variant is None or variant.arrange is None:
         raise CaptureError(
             f"{type(module).__name__} attends over {q.ndim} axes, {tuple(q.shape)}, not over "
             "[images x windows, heads, tokens, dim]",
             "this attention variant has no reader yet; add one in attnprobe/attention",
         )
-    q, k = ((x if first else x.transpose(1, 2)).flatten(0, 1) for x in (q, k))
     return RawAttention(q, k, scale, None)
 
 

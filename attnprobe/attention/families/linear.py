@@ -1,0 +1,12 @@
+"""Linear attention, which has no matrix of probabilities."""
+
+from attnprobe.attention.variant import Variant
+
+_KINDS = (
+    "coat.FactorAttnConvRelPosEnc",
+    "efficientvim.HSMSSD",
+    "lambda_layer.LambdaLayer",
+    "mobilevit.LinearSelfAttention",
+)
+_REASON = "never forms one probability for each query and key"
+VARIANTS = tuple(Variant(kind, refused=_REASON) for kind in _KINDS)
