@@ -27,12 +27,14 @@ from objective_references import (
     simmim_loss,
     window_statistics,
 )
+from PIL import Image
 from timm.optim import create_optimizer_v2
 from torch import nn
+from torchvision.transforms import v2 as transforms
 
 from attnprobe import objectives
 from attnprobe.errors import AttnprobeError
-from attnprobe.objectives import Clock, _initial, _syncbn, _views, mae, mocov3, simmim
+from attnprobe.objectives import Clock, Framing, _initial, _syncbn, _views, mae, mocov3, simmim
 
 PAIRS = [(objective, family) for objective in OPTIONS for family in BACKBONES]
 PLAIN_VIT = ("vit", "vit without class token", "vit with registers", "deit distilled")
@@ -475,3 +477,31 @@ def test_backbones_that_cannot_are_refused_by_name(objective, make, named):
 def test_a_decoder_whose_heads_do_not_divide_is_refused():
     with pytest.raises(AttnprobeError, match="divide by decoder_heads 5"):
         build("mae", decoder_heads=5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (57, 40), (9, 90), (90, 9), (1, 1)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_views_are_those_of_torchvision_to_the_bit(size, interpolation):
+    framing = Framing((24, 24), (4, 4), (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    crop = _views.crop(framing, 0.08, interpolation=interpolation)
+    ours = _views.compose(framing, (crop, _views.flip(0.5), _views.sometimes(_views.Blur(), 0.5)))
+    theirs = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(
+                (24, 24), interpolation=transforms.InterpolationMode(interpolation)
+            ),
+            transforms.RandomHorizontalFlip(0.5),
+            transforms.RandomApply([_views.Blur()], 0.5),
+            transforms.ToImage(),
+            transforms.ToDtype(torch.float32, scale=True),
+            transforms.Normalize(list(framing.mean), list(framing.std)),
+            transforms.ToPureTensor(),
+        ]
+    )
+    for seed in range(25):
+        torch.manual_seed(seed)
+        found = ours(image)
+        torch.manual_seed(seed)
+        assert torch.equal(found, theirs(image))

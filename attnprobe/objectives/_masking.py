@@ -7,6 +7,7 @@ objective has just told them what to do, so that a trained encoder runs on whole
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -77,9 +78,15 @@ def spread(permutation: Tensor, layout: Cells) -> Tensor:
     """Hide the first cells of a permutation; return bool [patch rows, patch cols]."""
     hidden = torch.zeros(layout.rows * layout.cols, dtype=torch.bool)
     hidden[permutation[: layout.hidden]] = True
+    return hidden[_cell_of(layout)]
+
+
+@lru_cache
+def _cell_of(layout: Cells) -> Tensor:
+    """Return the cell of each patch, int64 [patch rows, patch cols]."""
     down, across = layout.repeat
-    grid = hidden.view(layout.rows, layout.cols)
-    return grid.repeat_interleave(down, 0).repeat_interleave(across, 1)
+    index = torch.arange(layout.rows * layout.cols).view(layout.rows, layout.cols)
+    return index.repeat_interleave(down, 0).repeat_interleave(across, 1)
 
 
 def draw(layout: Cells) -> Tensor:
