@@ -1,0 +1,52 @@
+"""What `attnprobe reproduce` does: plan, estimate, run, page."""
+
+import os
+from pathlib import Path
+
+from attnprobe.cli._console import put_json, say
+
+JOBS_ON_A_GPU = 5  # small models leave a device idle between their kernels
+
+
+def run(
+    data: str,
+    val: str,
+    budget: str,
+    out: Path,
+    *,
+    jobs: int,
+    workers: int,
+    dry_run: bool,
+    estimate: bool,
+    page: bool,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Plan and run a study; return the exit code."""
+    import torch
+
+    from attnprobe.reproduction import budgets, reproducing
+
+    study = reproducing.planned(data, val, out, budgets.load(budget))
+    cores = os.cpu_count() or 1
+    jobs = jobs or (JOBS_ON_A_GPU if torch.cuda.is_available() else 1)
+    workers = max(cores // jobs - 1, 1) if workers < 0 else workers
+    if dry_run or estimate:
+        for line in reproducing.estimated(study, jobs=jobs):
+            say(line)
+    if dry_run:
+        return 0
+    if jobs > 1:  # each process would take all cores otherwise
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // jobs // 2, 1)))
+    found = reproducing.reproduce(study, jobs=jobs, workers=workers, resume=resume, say=say)
+    if page:
+        _draw(out)
+    if as_json:
+        put_json(found)
+    return 0
+
+
+def _draw(out: Path) -> None:
+    from attnprobe.report import page_of, write
+
+    say(f"open {write(page_of(out), out / 'report.html', overwrite=True)}")

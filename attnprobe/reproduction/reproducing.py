@@ -1,0 +1,116 @@
+"""The whole study by one call: plan, estimate, run, collect, page."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attnprobe.datasets import open_pictures
+from attnprobe.errors import AttnprobeError, OutputError
+from attnprobe.reproduction import budgets, estimate, running, scores
+from attnprobe.reproduction.steps import Step, steps
+from attnprobe.reproduction.study import FILE, Study
+from attnprobe.training.outputs import put
+
+SCORES, TIMINGS = "scores.csv", "timings.csv"
+Say = Callable[[str], None]
+
+
+def planned(data: str, val: str, out: Path, budget: budgets.Budget) -> Study:
+    """Return the study of these images.
+
+    Raises:
+        AttnprobeError: They cannot be used, or have no labels.
+    """
+    train, held_out = open_pictures(data), open_pictures(val, split="val")
+    for pictures in (train, held_out):
+        if pictures.labels is None:
+            raise AttnprobeError(
+                f"{pictures.label} has no labels, which supervised training needs",
+                "give a folder with one sub-folder a class, or a labelled set",
+            )
+    if len(held_out) < budget.images:
+        budget = replace(budget, images=len(held_out))
+    return Study(out, budget, data, val, len(train))
+
+
+def claim(study: Study, *, resume: bool) -> None:
+    """Make the folder, or check that it is this study's.
+
+    Raises:
+        OutputError: It holds something else, or another study.
+    """
+    path = study.out / FILE
+    if path.exists() and not resume:
+        raise OutputError(
+            f"{study.out} already holds a study", "go on with --resume, or choose another --out"
+        )
+    if path.exists() and path.read_text(encoding="utf-8") != study.text():
+        raise OutputError(
+            f"{path} was made with other images or another budget",
+            "repeat the command as it was, or choose another --out",
+        )
+    if not path.exists() and study.out.is_dir() and any(study.out.iterdir()):
+        raise OutputError(f"{study.out} is not empty and holds no study", "choose another --out")
+    put(path, study.text().encode())
+
+
+def reproduce(
+    study: Study, *, jobs: int, workers: int, resume: bool = False, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Run every step that is not done and write the accuracies.
+
+    Args:
+        study: What to do.
+        jobs: Steps at a time.
+        workers: Decoding processes of each training.
+        resume: Go on with the study in its folder.
+        say: Called with a sentence now and then.
+
+    Returns:
+        Where the study lies, its steps, and the seconds of those that ran.
+
+    Raises:
+        AttnprobeError: A step failed.
+    """
+    claim(study, resume=resume)
+    everything = steps(study, workers=workers)
+    began, before = time.monotonic(), sum(step.done for step in everything)
+    say(f"{len(everything)} steps, {before} of them done, {jobs} at a time")
+
+    def told(step: Step, progress: running.Progress) -> None:
+        done, here = len(progress.done), len(progress.done) - before
+        left = (time.monotonic() - began) / here * (len(everything) - done)
+        took = progress.seconds[step.name]
+        say(f"{done}/{len(everything)}  {step.name}: {took:.0f} s; about {left / 60:.0f} min left")
+        _collect(study, progress)
+
+    progress = running.run(everything, study.out / "logs", jobs=jobs, told=told)
+    _collect(study, progress)
+    return {"out": str(study.out), "steps": len(everything), "seconds": progress.seconds}
+
+
+def _collect(study: Study, progress: running.Progress) -> None:
+    """Write scores and timings as they stand."""
+    put(study.out / SCORES, scores.collect(study).to_csv(index=False).encode())
+    path = study.out / TIMINGS
+    rows = dict(pd.read_csv(path).itertuples(index=False, name=None)) if path.exists() else {}
+    rows |= {name: round(took, 1) for name, took in progress.seconds.items()}
+    frame = pd.DataFrame(list(rows.items()), columns=["step", "seconds"])
+    put(path, frame.to_csv(index=False).encode())
+
+
+def estimated(study: Study, *, jobs: int) -> list[str]:
+    """Return what each kind of step takes on this machine, and all of them, as lines."""
+    each = estimate.seconds(study)
+    lines = [f"{name}: about {took:.0f} s alone" for name, took in each.items()]
+    total = estimate.total(study, each)
+    least = max(total / jobs, max(each.values()))
+    return [
+        *lines,
+        f"all steps: {total / 60:.0f} min one after another, {least / 60:.0f} min at the least "
+        f"with {jobs} at a time",
+    ]

@@ -1,0 +1,35 @@
+"""Accuracies of a study, read from what its training runs wrote. Torch-free."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from attnprobe import traininglog
+from attnprobe.reproduction.study import Study
+
+COLUMNS = ["method", "seed", "epoch", "dropped", "score", "value"]
+_TRAINED = {"knn_top1": "knn", "linear_top1": "linear", "top1": "own"}
+
+
+def collect(study: Study) -> pd.DataFrame:
+    """Return one row a score; runs that have none yet are left out."""
+    rows: list[tuple[str, int, int, int, str, float]] = []
+    for method, seed in study.runs():
+        epoch = study.budget.epochs[method]
+        for name, value in _last(study.training(method, seed)).items():
+            if name in _TRAINED:
+                rows.append((method, seed, epoch, 0, _TRAINED[name], value))
+    for method, seed, dropped in study.finetunings():
+        epoch = study.budget.epochs[method]
+        found = _last(study.finetuning(method, seed, dropped)).get("top1")
+        if found is not None:
+            rows.append((method, seed, epoch, dropped, "finetuned", found))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _last(folder: Path) -> dict[str, float]:
+    """Return the scores of a run's last evaluation, or none."""
+    if not traininglog.is_run(folder):
+        return {}
+    evals = traininglog.load(folder).evals
+    return {} if evals.empty else evals.iloc[-1].dropna().to_dict()
