@@ -9,9 +9,11 @@ import timm
 import torch
 from photographs import photograph
 from PIL import Image
+from timm.data.random_erasing import RandomErasing
 from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn import functional as F
+from torchvision import transforms
 
 from attnprobe import objectives
 from attnprobe.errors import AttnprobeError
@@ -242,3 +244,29 @@ def test_it_learns_a_handful_of_images():
     assert found["top1"] == 1
     assert OBJECTIVE.encoder(module) is module.encoder
     assert isinstance(module.encoder, nn.Module)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (57, 40)])
+def test_views_are_those_of_timm_and_torchvision(size):
+    framing = Framing((32, 32), (4, 4), (0.49, 0.48, 0.45), (0.25, 0.24, 0.26), "bicubic", 10)
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    ours = views(framing, padding_crop=4, auto_augment="", color_jitter=0.0)
+    theirs = transforms.Compose(
+        [
+            transforms.Resize((32, 32), transforms.InterpolationMode.BICUBIC),
+            transforms.RandomCrop((32, 32), padding=4),
+            transforms.RandomHorizontalFlip(0.5),
+            transforms.ColorJitter(0.0, 0.0, 0.0),  # draws an order, and changes nothing
+            transforms.ToTensor(),
+            transforms.Normalize(framing.mean, framing.std),
+            RandomErasing(0.25, mode="pixel", device="cpu"),
+        ]
+    )
+    for seed in range(25):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        found = ours(image)["image"]
+        torch.manual_seed(seed)
+        random.seed(seed)
+        torch.testing.assert_close(found, theirs(image), rtol=0, atol=1e-6)

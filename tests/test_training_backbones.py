@@ -8,7 +8,7 @@ from training_runs import config, lines, npz, tensors
 
 import attnprobe
 from attnprobe.errors import AttnprobeError, PartialLoadError
-from attnprobe.training import backbones
+from attnprobe.training import backbones, initialising
 from attnprobe.training.engine import train
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -67,7 +67,7 @@ def test_a_shared_table_is_copied_to_every_layer(trained, data):
     plan = config("supervised", data, **{**MODELS["beit"], "model_args": own})
     backbone = backbones.create(plan, classes=4)
     start = trained / "beit" / "checkpoint.safetensors"
-    ledger = backbones.initialise(backbone, str(start))
+    ledger = initialising.initialise(backbone, str(start))
     table = load_file(start)["rel_pos_bias.relative_position_bias_table"]
     for block in backbone.blocks:
         assert torch.equal(block.attn.relative_position_bias_table, table)
@@ -88,7 +88,7 @@ def test_a_shared_table_is_copied_to_every_layer(trained, data):
 )
 def test_positions_are_resampled_to_another_size_and_it_is_said(trained, data, name, values, key):
     backbone = backbones.create(config("supervised", data, **{**MODELS[name], **values}), classes=0)
-    ledger = backbones.initialise(backbone, str(trained / name / "checkpoint.safetensors"))
+    ledger = initialising.initialise(backbone, str(trained / name / "checkpoint.safetensors"))
     assert any(line.startswith(f"{key}: to ") for line in ledger.resampled)
     old = load_file(trained / name / "checkpoint.safetensors")[key]
     new = backbone.state_dict()[key]
@@ -100,11 +100,11 @@ def test_another_architecture_is_refused_by_name(trained, data):
     deeper = {**MODELS["registers"], "model_args": {**SMALL, "depth": 3}}
     backbone = backbones.create(config("supervised", data, **deeper), classes=0)
     with pytest.raises(PartialLoadError, match=r"no weights for blocks\.2\."):
-        backbones.initialise(backbone, str(trained / "registers" / "checkpoint.safetensors"))
+        initialising.initialise(backbone, str(trained / "registers" / "checkpoint.safetensors"))
     wider = {**MODELS["registers"], "model_args": {**SMALL, "embed_dim": 64}}
     backbone = backbones.create(config("supervised", data, **wider), classes=0)
     with pytest.raises(PartialLoadError, match="has shape"):
-        backbones.initialise(backbone, str(trained / "registers" / "checkpoint.safetensors"))
+        initialising.initialise(backbone, str(trained / "registers" / "checkpoint.safetensors"))
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.3])
@@ -143,3 +143,70 @@ def test_a_compiled_module_trains_under_the_same_names(trained, data, tmp_path, 
     train(plan, tmp_path / "run")
     one, two = tensors(trained / "beit"), tensors(tmp_path / "run")
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+def test_last_blocks_are_left_out_on_purpose(trained, data, tmp_path):
+    start = trained / "registers" / "checkpoint.safetensors"
+    values = {"init": str(start), "drop_last": 1, "lr": 0.0, "epochs": 1, **UNNAMED}
+    train(config("supervised", data, **values), tmp_path / "run")
+    saved = tmp_path / "run" / "checkpoint.safetensors"
+    held, after = load_file(start), load_file(saved)
+    assert {key.split(".")[1] for key in after if key.startswith("blocks.")} == {"0"}
+    kept = [key for key in after if not key.startswith("head")]
+    assert all(torch.equal(held[key], after[key]) for key in kept)
+    loaded = attnprobe.load(saved)
+    assert len(loaded.module.blocks) == 1
+    assert not loaded.ledger.missing
+    assert loaded.spec.model_args["depth"] == 1
+    assert "without its last 1 block(s)" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_run_without_its_last_blocks_is_resumed(trained, data, tmp_path):
+    start = trained / "registers" / "checkpoint.safetensors"
+    plan = config("supervised", data, **{"init": str(start), "drop_last": 1, **UNNAMED}, epochs=1)
+    train(plan, tmp_path / "run")
+    assert train(plan, tmp_path / "run", resume=True).status == "finished"
+
+
+def test_left_out_blocks_are_told_from_weights_the_model_lacks(trained, data):
+    start = str(trained / "registers" / "checkpoint.safetensors")
+    values = {**MODELS["registers"], "init": start, "drop_last": 1}
+    plan = config("supervised", data, **values)
+    backbone = backbones.create(plan, classes=0)
+    ledger = initialising.initialise(backbone, start, drop_last=1)
+    lost = [line for line in ledger.dropped if line.startswith("blocks.")]
+    assert lost
+    assert all(line.startswith("blocks.1.") and "on purpose" in line for line in lost)
+
+
+def test_other_blocks_than_the_last_are_not_left_out(trained, data):
+    start = trained / "registers" / "checkpoint.safetensors"  # of 2 blocks
+    values = {**MODELS["registers"], "init": str(start), "drop_last": 1}
+    deeper = {**values, "model_args": {**SMALL, "depth": 3}}
+    backbone = backbones.create(config("supervised", data, **deeper), classes=0)
+    with pytest.raises(PartialLoadError, match="2 blocks, not 3"):
+        initialising.initialise(backbone, str(start), drop_last=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "cause"),
+    [
+        ("registers", {"drop_last": 2}, "has 2 blocks, so 2 cannot be left out"),
+        ("registers", {"drop_last": 1, "init": ""}, "no checkpoint"),
+        ("swin", {"drop_last": 1}, "no single stack of blocks"),
+    ],
+)
+def test_blocks_that_cannot_be_left_out_are_refused(trained, data, tmp_path, name, values, cause):
+    start = {"init": str(trained / name / "checkpoint.safetensors"), **MODELS[name]}
+    with pytest.raises(AttnprobeError, match=cause):
+        train(config("supervised", data, **{**start, **values}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_snapshots_begin_with_the_untrained_encoder(data, tmp_path):
+    plan = config("simmim", data, epochs=2, snapshot_every=2, lr=0.0, **MODELS["registers"])
+    train(plan, tmp_path / "run")
+    snapshots = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert [path.stem for path in snapshots] == ["epoch-0000", "epoch-0002"]
+    first, last = map(load_file, snapshots)
+    assert all(torch.equal(first[key], last[key]) for key in last)

@@ -12,7 +12,7 @@ from attnprobe.cli import EXIT_INTERRUPTED, _texts, _together
 from attnprobe.cli._console import console, progress, put_json, records, say
 from attnprobe.cli._measured import Plan, helped, is_run, left, log_lines, measured, target
 from attnprobe.cli._options import LOADING
-from attnprobe.cli._run import OPTION_FIELDS, command_line, kept
+from attnprobe.cli._run import OPTION_FIELDS, command_line, kept, page
 from attnprobe.errors import AttnprobeError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _finish(
     with progress("comparing") as update:
         found = compare(results, options=options, progress=update)
     runs.start()
-    texts = {"report.html": render_comparison(found), "log.txt": _log(found)}
+    texts = {**page(lambda: render_comparison(found)), "log.txt": _log(found)}
     stored = kept(config)
     stored = {key: list(x) if isinstance(x, tuple) else x for key, x in stored.items()}
     folder.finish(found, runs.path, runs.done, folder.files_of(found, texts, stored))

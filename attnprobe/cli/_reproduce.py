@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from attnprobe.cli import EXIT_INTERRUPTED
 from attnprobe.cli._console import put_json, say
 
 JOBS_ON_A_GPU = 5  # small models leave a device idle between their kernels
@@ -38,7 +39,11 @@ def run(
         return 0
     if jobs > 1:  # each process would take all cores otherwise
         os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // jobs // 2, 1)))
-    found = reproducing.reproduce(study, jobs=jobs, workers=workers, resume=resume, say=say)
+    try:
+        found = reproducing.reproduce(study, jobs=jobs, workers=workers, resume=resume, say=say)
+    except KeyboardInterrupt:
+        say("interrupted; what was under way saved its state: repeat the command with --resume")
+        return EXIT_INTERRUPTED
     if page:
         _draw(out)
     if as_json:

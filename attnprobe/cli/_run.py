@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,18 @@ def _save(
     given = {"checkpoint": checkpoint, "images": images}
     run_config = {**given, **result.config, **kept(loading)}
     result = replace(result, config=run_config)
-    texts = {"report.html": render([result]), "log.txt": log(result)}
+    texts = {**page(lambda: render([result])), "log.txt": log(result)}
     result.save(target, overwrite=overwrite, texts=texts)
     return result
+
+
+def page(draw: Callable[[], str]) -> dict[str, str]:
+    """Return the page by its file's name; nothing, and a word, on a machine without plotly."""
+    try:
+        return {"report.html": draw()}
+    except ModuleNotFoundError as error:  # what was measured is not lost for the want of a page
+        say(f"no page: {error}; `attnprobe report` draws it on a machine that has it")
+        return {}
 
 
 def kept(options: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,15 @@ from attnprobe.cli import _options
 @click.option("-d", "--data", required=True, help="Labelled training images, as of pretrain.")
 @click.option("--val", required=True, help="Labelled held-out images, which are measured too.")
 @click.option("--budget", default="cpu", show_default=True, help="cpu, gpu, or smoke to try it.")
-@click.option("--jobs", default=0, help="Steps at a time.  [default: 1; 5 on a GPU]")
-@click.option("--workers", default=-1, help="Decoding processes of each.  [default: by cores]")
+@click.option(
+    "--jobs", default=0, type=click.IntRange(0), help="Steps at a time.  [default: 1; 5 on a GPU]"
+)
+@click.option(
+    "--workers",
+    default=-1,
+    type=click.IntRange(-1),
+    help="Decoding processes of each.  [default: by cores]",
+)
 @click.option("--dry-run", is_flag=True, help="Time a few updates, print the plan, and stop.")
 @click.option("--estimate/--no-estimate", default=True, help="Time a few updates first.")
 @click.option("--page/--no-page", default=True, help="Draw the page at the end.")

@@ -52,6 +52,23 @@ class Crop:
         return (across - width) // 2, (down - height) // 2, width, height
 
 
+class BorderCrop:
+    """Random crop to a size from the image of that size with a black border around it."""
+
+    def __init__(self, size: tuple[int, int], border: int, resample: int) -> None:
+        self.size, self.border, self.resample = size, border, resample
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Resize one image and crop it."""
+        rows, cols = self.size
+        if image.size != (cols, rows):
+            image = image.resize((cols, rows), Image.Resampling(self.resample))
+        top, left = (
+            int(torch.randint(0, 2 * self.border + 1, size=(1,))) - self.border for _ in range(2)
+        )
+        return image.crop((left, top, left + cols, top + rows))  # black beyond the image
+
+
 def _clipped(across: int, down: int) -> tuple[int, int]:
     """Return the largest width and height of an allowed ratio."""
     least, most = 3 / 4, 4 / 3

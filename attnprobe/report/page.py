@@ -9,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from attnprobe.errors import ResultError
 from attnprobe.plots import MOST, NIGHT, PALETTE
@@ -106,7 +105,7 @@ def assemble(
             payload=Markup(embed(payload | views)),
             style=Markup(style),
             scripts=[Markup(text) for text in scripts],
-            policy=_policy([*scripts, get_plotlyjs()]),
+            policy=_policy([*scripts, _plotly()]),
             **words,
         )
     )
@@ -190,10 +189,17 @@ def _inert(script: str) -> str:
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
+def _plotly() -> str:
+    """The text of plotly.js; imported here, so that machines without it train and measure."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
 @lru_cache(maxsize=1)
 def _packed_plotly() -> str:
     """The text of plotly.js, deflated; the page unpacks it and runs it by its hash."""
-    return pack(get_plotlyjs().encode(), 9)
+    return pack(_plotly().encode(), 9)
 
 
 def _policy(scripts: list[str]) -> str:

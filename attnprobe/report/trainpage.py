@@ -9,7 +9,7 @@ import pandas as pd
 from attnprobe import plugins, tracking
 from attnprobe.errors import ResultError
 from attnprobe.plots import Plot, fills
-from attnprobe.plots.training_scores import score_name
+from attnprobe.plots._scores import score_name
 from attnprobe.report import sections as probes
 from attnprobe.report import tables, trackpage
 from attnprobe.report.albums import album

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from attnprobe.frames import rows
-from attnprobe.plots.training_scores import NAMES, score_name
+from attnprobe.plots._scores import NAMES, score_name
 from attnprobe.report import summary, tracksummary
 from attnprobe.results import Result
 from attnprobe.tracking import Track

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 from attnprobe.objectives import load as load_objective
@@ -47,8 +48,6 @@ def total(study: Study, each: dict[str, float]) -> float:
 
 
 def _an_update(study: Study, method: str) -> float:
-    import tomllib
-
     tables = tomllib.loads(training_config(study, method, 0, workers=0))
     tables["data"]["cache"] = False  # a few images are wanted
     objective = load_objective(method)
@@ -60,6 +59,7 @@ def _an_update(study: Study, method: str) -> float:
             mix = run.objective.mix(config.options, run.framing) if run.objective.mix else None
             batches = micro_batches(run, start=0, stop=WARM + TIMED, workers=0)
             run.module.train()
+            began = time.perf_counter()
             for step in range(WARM + TIMED):
                 if step == WARM:
                     began = time.perf_counter()

@@ -1,7 +1,9 @@
 """Run steps side by side, each in a process of its own; stop and go on safely."""
 
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,6 +13,7 @@ from pathlib import Path
 from attnprobe.errors import AttnprobeError
 from attnprobe.reproduction.steps import Step
 
+ATTENDED = (sys.executable, "-m", "attnprobe.reproduction.attended")  # ends when this ends
 POLL = 0.2  # seconds
 PATIENCE = 60.0  # seconds that an interrupted step may take to save its state
 PARTIAL = 3  # the exit code of a result that lacks some images
@@ -88,8 +91,8 @@ def _begin(step: Step, logs: Path) -> Running:
     with _log(step, logs).open("ab") as log:
         # in a group of its own, so that Ctrl-C reaches it once, from here
         process = subprocess.Popen(
-            step.arguments(),
-            stdin=subprocess.DEVNULL,
+            (*ATTENDED, *step.arguments()),
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -99,6 +102,7 @@ def _begin(step: Step, logs: Path) -> Running:
 
 
 def _end(one: Running, logs: Path, progress: Progress) -> None:
+    _let_go(one.process)
     status, log = one.process.returncode, _log(one.step, logs)
     if status not in (0, PARTIAL) or not one.step.done:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
@@ -120,8 +124,15 @@ def _stop(under_way: Sequence[Running]) -> None:
         try:
             one.process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            one.process.kill()
+            os.killpg(one.process.pid, signal.SIGKILL)
             one.process.wait()
+        _let_go(one.process)
+
+
+def _let_go(process: subprocess.Popen) -> None:
+    """Close the pipe that tells a step whether this process is there."""
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _log(step: Step, logs: Path) -> Path:

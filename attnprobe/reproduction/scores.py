@@ -7,6 +7,7 @@ import pandas as pd
 from attnprobe import traininglog
 from attnprobe.reproduction.study import Study
 
+METRICS = "metrics.jsonl"
 COLUMNS = ["method", "seed", "epoch", "dropped", "score", "value"]
 _TRAINED = {"knn_top1": "knn", "linear_top1": "linear", "top1": "own"}
 
@@ -28,8 +29,8 @@ def collect(study: Study) -> pd.DataFrame:
 
 
 def _last(folder: Path) -> dict[str, float]:
-    """Return the scores of a run's last evaluation, or none."""
-    if not traininglog.is_run(folder):
+    """Return the scores of a run's last evaluation, or none; it may be under way."""
+    if not traininglog.is_run(folder) or not (folder / METRICS).exists():
         return {}
     evals = traininglog.load(folder).evals
     return {} if evals.empty else evals.iloc[-1].dropna().to_dict()

@@ -37,7 +37,8 @@ class Step:
             manifest = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return manifest.get("status", "finished") == "finished"
+        known = isinstance(manifest, dict)
+        return known and manifest.get("status", "finished") == "finished"
 
     def arguments(self) -> tuple[str, ...]:
         """Return the command line that begins, or goes on after an interruption."""
@@ -82,7 +83,14 @@ def _analysis(study: Study, method: str, seed: int) -> Step:
     out, trained = study.analysis(method, seed), study.training(method, seed)
     command = (
         *(*ATTNPROBE, "analyze", str(trained / "checkpoint.safetensors"), "-i", study.val),
-        *("--limit", str(study.budget.images), "--name", f"{method}, seed {seed}"),
+        *(
+            "--precision",
+            "fp32",
+            "--limit",
+            str(study.budget.images),
+            "--name",
+            f"{method}, seed {seed}",
+        ),
         *("-o", str(out)),
     )
     return Step(_name(study, out), command, out, (_name(study, trained),))

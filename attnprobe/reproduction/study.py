@@ -67,6 +67,7 @@ class Study:
     def text(self) -> str:
         """Return study.toml: everything that decides the study."""
         held = {"data": self.data, "val": self.val, "count": self.count, **asdict(self.budget)}
+        del held["workers"]  # which changes no number
         return tomlkit.dumps(held)
 
 
@@ -88,6 +89,7 @@ def training_config(study: Study, method: str, seed: int, *, workers: int) -> st
         },
         "save": {"name": f"{method}, seed {seed}"},
     }
+    workers *= budget.workers.get(method, 1)
     return tomlkit.dumps(_laid(tables, own, _images(study, workers)))
 
 
@@ -98,16 +100,14 @@ def finetuning_config(study: Study, method: str, seed: int, dropped: int, *, wor
         AttnprobeError: No block would be left.
     """
     budget, epochs = study.budget, study.budget.finetune_epochs
-    depth = budget.training["model"]["model_args"]["depth"] - dropped
-    if depth < 1:
-        raise AttnprobeError(
-            f"{dropped} of {depth + dropped} blocks cannot be dropped", "drop fewer of them"
-        )
+    depth = budget.training["model"]["model_args"]["depth"]
+    if dropped >= depth:  # before anything is trained, not after it
+        raise AttnprobeError(f"{dropped} of {depth} blocks cannot be dropped", "drop fewer of them")
     own = {
         "objective": "supervised",
         "model": {
-            "model_args": {"depth": depth},
             "init": str(study.training(method, seed) / "checkpoint.safetensors"),
+            "drop_last": dropped,
         },
         "loop": {"epochs": epochs, "seed": seed},
         "schedule": {"warmup_epochs": SHARE_OF_WARMUP * epochs},

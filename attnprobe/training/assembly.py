@@ -13,7 +13,7 @@ from attnprobe.errors import AttnprobeError
 from attnprobe.evaluation import common_classes
 from attnprobe.objectives import Framing, Objective
 from attnprobe.objectives import load as load_objective
-from attnprobe.training import backbones, machine, schedules
+from attnprobe.training import backbones, initialising, machine, schedules
 from attnprobe.training.config import TrainingConfig
 from attnprobe.training.progress import Progress
 from attnprobe.types import CheckpointSpec, LoadLedger
@@ -173,7 +173,10 @@ def _initialise(
     """Fill the encoder, and a slow copy of it, from a checkpoint."""
     if not config.model.init:
         return None
-    ledger = backbones.initialise(encoder, config.model.init, trust=trust)
+    section = config.model
+    ledger = initialising.initialise(
+        encoder, section.init, drop_last=section.drop_last, trust=trust
+    )
     slow: Any = getattr(module, "momentum_encoder", None)
     if slow is not None:
         slow.load_state_dict(encoder.state_dict())

@@ -1,22 +1,20 @@
 """The backbone of a run: a timm model, from scratch or from a checkpoint's encoder."""
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
-from torch import Tensor, nn
+from torch import nn
 
 from attnprobe import checkpoints
 from attnprobe.checkpoints import weightfiles
 from attnprobe.checkpoints.wrapping import wrap
-from attnprobe.errors import AttnprobeError, PartialLoadError
+from attnprobe.errors import AttnprobeError
+from attnprobe.training import shortening
 from attnprobe.training.config import TrainingConfig, changed
-from attnprobe.types import CheckpointSpec, LoadLedger
+from attnprobe.types import CheckpointSpec
 
 _FAMILIES = {
     "vit": "vit_base_patch16_224",
@@ -25,7 +23,6 @@ _FAMILIES = {
     "swin": "swin_base_patch4_window7_224",
     "swinv2": "swinv2_base_window8_256",
 }
-HEADS = ("head.", "head_dist.", "fc_norm.", "norm.")  # what fine-tuning may begin anew
 
 
 def settle(config: TrainingConfig) -> TrainingConfig:
@@ -34,6 +31,7 @@ def settle(config: TrainingConfig) -> TrainingConfig:
     Raises:
         AttnprobeError: Neither a model nor a checkpoint is named.
     """
+    shortening.check(config.model)
     if config.model.model:
         return config
     if not config.model.init:
@@ -112,32 +110,41 @@ def create(config: TrainingConfig, *, classes: int) -> nn.Module:
     arguments: dict[str, Any] = {name: value for name, value in sizes.items() if value}
     # always said, because timm's Swin would take 0.1
     arguments |= {"drop_path_rate": section.drop_path, **section.model_args}
-    torch.manual_seed(config.loop.seed)
-    try:
-        backbone = timm.create_model(section.model, num_classes=classes, **arguments)
-    except Exception as error:  # timm and the model classes raise whatever they meet
-        raise AttnprobeError(
-            f"timm cannot build {section.model} with {arguments} ({error})",
-            "change --img-size, --patch-size, --window-size or --model-arg",
-        ) from error
+    backbone = _built(config, {**arguments, "num_classes": classes})
+    if section.drop_last:
+        arguments["depth"] = shortening.depth_left(backbone, section)
+        backbone = _built(config, {**arguments, "num_classes": classes})
     if section.grad_checkpointing:
         any_backbone: Any = backbone
         any_backbone.set_grad_checkpointing(True)
     return backbone
 
 
+def _built(config: TrainingConfig, arguments: dict[str, Any]) -> nn.Module:
+    """Build a timm model with weights drawn from the seed."""
+    torch.manual_seed(config.loop.seed)
+    try:
+        return timm.create_model(config.model.model, **arguments)
+    except Exception as error:  # timm and the model classes raise whatever they meet
+        raise AttnprobeError(
+            f"timm cannot build {config.model.model} with {arguments} ({error})",
+            "change --img-size, --patch-size, --window-size or --model-arg",
+        ) from error
+
+
 def described(backbone: nn.Module, config: TrainingConfig) -> CheckpointSpec:
     """Return what the checkpoint of this backbone will be."""
-    spec = wrap(backbone).spec
+    spec, any_backbone = wrap(backbone).spec, cast("Any", backbone)
     arguments = {
         name: getattr(config.model, name)
         for name in ("img_size", "patch_size", "window_size")
         if getattr(config.model, name)
     }
+    shorter = {"depth": len(any_backbone.blocks)} if config.model.drop_last else {}
     return replace(
         spec,
         architecture=config.model.model,
-        model_args={**arguments, **config.model.model_args},
+        model_args={**arguments, **config.model.model_args, **shorter},
         input_size=(3, *input_size(backbone, spec)),
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),
@@ -167,77 +174,3 @@ def patch_size(backbone: nn.Module) -> tuple[int, int]:
             "choose a ViT, Swin or Swin V2 of timm",
         )
     return (patch, patch) if isinstance(patch, int) else (int(patch[0]), int(patch[1]))
-
-
-def initialise(backbone: nn.Module, source: str, *, trust: bool = False) -> LoadLedger:
-    """Fill a backbone from a checkpoint's encoder; classifiers and last norms may be absent.
-
-    Position embeddings and tables of relative positions are resampled by timm to the
-    backbone's grid; a table shared by all layers (SimMIM) is copied to each layer that has
-    its own, as the official fine-tuning does.
-
-    Raises:
-        PartialLoadError: Some weight of the encoder is not in the checkpoint.
-    """
-    loaded = checkpoints.load(source, trust=trust)
-    given, held = loaded.module.state_dict(), backbone.state_dict()
-    matched: dict[str, Tensor] = {}
-    resampled: list[str] = []
-    for name, target in held.items():
-        found = given.get(name, _shared(name, given))
-        if found is None or (found.shape != target.shape and name.startswith("head")):
-            continue
-        if found.shape != target.shape:
-            found = _resampled(name, found, target, backbone, loaded.module)
-            resampled.append(f"{name}: to {list(target.shape)}")
-        matched[name] = found
-    missing = [name for name, _ in backbone.named_parameters() if name not in matched]
-    if lost := [name for name in missing if not name.startswith(HEADS)]:
-        raise PartialLoadError(
-            f"{source} has no weights for {lost[0]} ({len(lost)} of {len(held)} in all) "
-            f"of {type(backbone).__name__}",
-            "give the --model and --model-arg of the checkpoint, or leave --model out",
-        )
-    backbone.load_state_dict(matched, strict=False)
-    unused = tuple(f"{name}: not in the model" for name in given if name not in matched)
-    return LoadLedger(
-        matched=tuple(matched), resampled=tuple(resampled), dropped=unused, missing=tuple(missing)
-    )
-
-
-def _shared(name: str, given: dict[str, Tensor]) -> Tensor | None:
-    """Return the one table of all layers for a layer's own."""
-    own = name.startswith("blocks.") and name.endswith(".attn.relative_position_bias_table")
-    return given.get("rel_pos_bias.relative_position_bias_table") if own else None
-
-
-def _resampled(
-    name: str, found: Tensor, target: Tensor, backbone: nn.Module, source: nn.Module
-) -> Tensor:
-    """Resample positions to another grid or window.
-
-    Raises:
-        PartialLoadError: The shapes differ otherwise.
-    """
-    new: Any = getattr(backbone, "patch_embed", None)
-    old: Any = getattr(source, "patch_embed", None)
-    if name.endswith("pos_embed") and found.shape[-1] == target.shape[-1]:
-        prefix = target.shape[1] - new.num_patches
-        return resample_abs_pos_embed(
-            found, list(new.grid_size), list(old.grid_size), num_prefix_tokens=prefix
-        )
-    if name.endswith("relative_position_bias_table") and found.shape[1] == target.shape[1]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the layout of timm's own temporary tensors
-            return resize_rel_pos_bias_table(found, _window(name, backbone), tuple(target.shape))
-    raise PartialLoadError(
-        f"{name} has shape {list(found.shape)} in the checkpoint and {list(target.shape)} in "
-        f"{type(backbone).__name__}",
-        "give the --model and --model-arg of the checkpoint",
-    )
-
-
-def _window(name: str, backbone: nn.Module) -> Any:
-    """Return the window of the module that owns a table."""
-    owner: Any = backbone.get_submodule(name.rpartition(".")[0])
-    return owner.window_size

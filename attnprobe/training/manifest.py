@@ -68,6 +68,7 @@ def _model(run: "Run") -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "classes": run.framing.classes,
         "init": run.config.model.init,
+        "drop_last": run.config.model.drop_last,
     }
 
 

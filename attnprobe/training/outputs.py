@@ -92,7 +92,8 @@ def model_card(manifest: Mapping[str, Any], scores: Mapping[str, float]) -> str:
     arguments = "".join(f", {name}={value!r}" for name, value in model["model_args"].items())
     rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in sorted(scores.items()))
     table = f"| score on {data['val']} | value |\n|---|---|\n{rows}\n" if rows else ""
-    start = f"- Began from: {model['init']}\n" if model["init"] else ""
+    less = f", without its last {model['drop_last']} block(s)" if model.get("drop_last") else ""
+    start = f"- Began from: {model['init']}{less}\n" if model["init"] else ""
     front = f"---\nlicense: {manifest['licence']}\n---\n\n" if manifest["licence"] else ""
     return f"""{front}# {manifest["name"]}
 

@@ -144,11 +144,11 @@ def _grid(panels: Tensor) -> bytes:
 
 def write_report(out: Path, *, say: Callable[[str], None]) -> None:
     """Draw the run's page; a page that cannot be drawn is said and is no failure of the run."""
-    from attnprobe.report import page_of, write
-
     try:
+        from attnprobe.report import page_of, write
+
         written = write(page_of(out), out / "report.html", overwrite=True)
-    except AttnprobeError as error:
+    except (AttnprobeError, ImportError) as error:  # a machine may train without plotly
         say(f"the page could not be drawn: {error}")
     else:
         say(f"open {written}")

@@ -19,6 +19,7 @@ class ModelSection:
     drop_path: float = option(0.0, "Stochastic depth of the last block.", low=0.0, high=1.0)
     model_args: dict[str, Any] = option({}, "Another argument of the timm model; repeat.")
     init: str = option("", "Start from this checkpoint's encoder.")
+    drop_last: int = option(0, "Leave out so many last blocks of it.", low=0)
     grad_checkpointing: bool = option(False, "Recompute blocks on the way back; saves memory.")
     compile: bool = option(False, "Compile the module with torch.compile.")
 
@@ -114,7 +115,9 @@ class SaveSection:
     save_every: int = option(0, "Updates between two saved states; 0: by the clock.", low=0)
     save_minutes: float = option(5.0, "Minutes between two saved states; 0: never.", low=0.0)
     keep: int = option(2, "Saved states that are kept.", low=1)
-    snapshot_every: int = option(0, "Epochs between kept encoders, for track; 0: none.", low=0)
+    snapshot_every: int = option(
+        0, "Epochs between kept encoders, from the untrained one on; 0: none.", low=0
+    )
     licence: str = option("", "Licence of the weights, for the model card.")
     name: str = option("", "Label for tables and plots.")
 

@@ -61,6 +61,8 @@ class Watch:
             self.say(self._opening(resumed))
         with scoring.unprobed_as_remedy():
             self._probe(force=False)
+        if run.config.save.snapshot_every and not run.progress.step:
+            self.weights.snapshot(0)
         run.accelerator.wait_for_everyone()
 
     def after_update(self, *, save: bool) -> None:

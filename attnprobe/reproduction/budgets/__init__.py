@@ -33,6 +33,7 @@ class Budget:
         training: Nested tables that all trainings share, as in their config.toml.
         methods: What each method adds to them.
         finetuning: What fine-tuning adds to them.
+        workers: How many times the decoding processes of others a method gets; 1 if not named.
     """
 
     name: str
@@ -47,7 +48,8 @@ class Budget:
     drops: list[str]
     training: dict[str, Any]
     methods: dict[str, Any]
-    finetuning: dict[str, Any] = field(default_factory=dict)
+    finetuning: dict[str, Any]
+    workers: dict[str, int] = field(default_factory=dict)
 
 
 def names() -> tuple[str, ...]:
