@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -412,3 +413,19 @@ def test_some_queries_are_measured_as_if_there_were_no_others(
             torch.testing.assert_close(
                 found[name].double(), truth, rtol=tolerance, atol=tolerance, msg=name
             )
+
+
+@pytest.mark.parametrize("want", [ALL, frozenset({"distance", "entropy"}), frozenset({"distance"})])
+def test_rows_that_are_summed_apart_give_the_same(monkeypatch, want):
+    inputs = doctor.example(doctor.CASES[-1][1], 3, 32, windows=4)
+    together = blocked.attention_stats(inputs, want)
+    monkeypatch.setattr(blocked, "_products", partial(_apart, blocked._products))
+    apart = blocked.attention_stats(inputs, want)
+    for one, other in zip(together, apart, strict=True):
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def _apart(products, tile, *, apart):
+    del apart
+    return products(tile, apart=True)
