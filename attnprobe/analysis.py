@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from attnprobe import checkpoints, precision, tabulate
+from attnprobe.attention.given import Given
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.checkpoints.wrapping import wrap
 from attnprobe.compiling import compiled
@@ -26,6 +27,7 @@ from attnprobe.datasets import open_set
 from attnprobe.graphs import Graphs, by_cuda
 from attnprobe.images import ImageSet, combined_hash
 from attnprobe.mapmaking import arrays_of_maps, map_maker, note_lost
+from attnprobe.masking import hiding
 from attnprobe.measuring import Measurement
 from attnprobe.passes import Passes
 from attnprobe.precision import Precision
@@ -43,6 +45,7 @@ def analyze(
     images: Any = "bundled",
     metrics: Iterable[str] | None = None,
     *,
+    grid: Given | None = None,
     config: AnalysisConfig | None = None,
     progress: Progress | None = None,
     command: str = "python",
@@ -51,9 +54,11 @@ def analyze(
     """Measure every attention head of a model on a set of images.
 
     Args:
-        model: A loaded model, a timm-style module, or anything `load` takes.
+        model: A loaded model, any module that takes images, or anything `load` takes.
         images: Anything `datasets.open_set` takes, or a preprocessed tensor [n, 3, h, w].
         metrics: Names of the metrics; the default ones of `attnprobe list metrics`.
+        grid: Where the tokens of a module of your own lie, e.g. (rows, columns, prefix tokens);
+            see `capture`.
         config: How to measure.
         progress: Called with images done and images in all after every batch.
         command: What to record as the command.
@@ -73,8 +78,10 @@ def analyze(
         12
     """
     config = configure(config or AnalysisConfig(), metrics, changes)
+    loaded = _loaded(model, images)
+    loaded = loaded if grid is None else replace(loaded, grid=grid)
     result = analyze_together(
-        model, images, World(), config=config, progress=progress, command=command
+        loaded, images, World(), config=config, progress=progress, command=command
     )
     return cast("Result", result)  # alone, this process is the main one
 
@@ -113,7 +120,7 @@ def analyze_together(
             another process has ended.
     """
     started = time.perf_counter()
-    loaded = _loaded(model)
+    loaded = _loaded(model, images)
     device = device_of(config)
     precision.checked(config.precision, device)
     source = open_set(images, spec=loaded.spec, limit=config.limit, split=config.split)
@@ -132,7 +139,7 @@ def analyze_together(
         images_sha256=combined_hash(used, (row.tobytes() for row in part.digests)),
         images=len(used),
         skipped=tuple(part.skipped[number] for number in sorted(part.skipped)),
-        transform=dict(source.transform),
+        transform={**source.transform, **survey.passes.transform},
         versions=dict(versions_used()),
         device=device_name(device),
         precision=survey.passes.precision.title(held),
@@ -144,7 +151,9 @@ def analyze_together(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - started, 3),
     )
-    readout = Readout(survey.passes.measurement.metrics, config.options, part)
+    measurement, masked = survey.passes.measurement, provenance.transform.get("mask", "")
+    readout = Readout(measurement.metrics, config.options, part, masked)
+    loaded = replace(loaded, spec=replace(loaded.spec, name=config.label(loaded.spec.name)))
     return tabulated(loaded, readout, used, config, provenance)
 
 
@@ -163,7 +172,7 @@ def _ready(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _survey(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig, world: World) -> Survey:
-    measurement = Measurement.start(config.metrics, config.options, kernel=config.kernel)
+    measurement = Measurement.start(config.metrics, config.options, config.kernel, loaded.metrics)
     device = next(loaded.module.parameters()).device
     passes = Passes(
         loaded.module,
@@ -173,6 +182,8 @@ def _survey(loaded: LoadedModel, source: ImageSet, config: AnalysisConfig, world
         batch_size(config.batch_size, loaded.spec.input_size, device),
         Graphs(measurement, by_cuda) if config.graphs else None,
         loaded.readers,
+        loaded.grid,
+        hiding(loaded, config),
     )
     return Survey(passes, source, config, loaded.spec, world)
 
@@ -215,11 +226,12 @@ def model_card(loaded: LoadedModel) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in card.items()}
 
 
-def _loaded(model: LoadedModel | nn.Module | str | Path) -> LoadedModel:
+def _loaded(model: LoadedModel | nn.Module | str | Path, images: Any) -> LoadedModel:
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, nn.Module):
-        return wrap(model)
+        sizes = images.shape[1:] if isinstance(images, torch.Tensor) else ()
+        return wrap(model, size=(sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None)
     return checkpoints.load(model)
 
 

@@ -17,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from attnprobe import kernels
 from attnprobe.attention.calls import SOFTMAX
+from attnprobe.attention.families import variant_of
+from attnprobe.attention.reading import own_in_order
+from attnprobe.attention.settling import settled
 from attnprobe.capture import capture
 from attnprobe.checkpoints import LoadedModel
 from attnprobe.doctor import ALL, TOLERANCE, Check, deviation
@@ -25,7 +28,7 @@ from attnprobe.kernels import reference
 from attnprobe.settings import pick_device
 from attnprobe.tensors import AttentionInputs, Features
 
-IMAGES = 2
+IMAGES = 5  # as hardly a model has heads, so that the axes of images and heads cannot be confused
 PROBABILITIES = 1e-5  # largest difference from the model's own
 
 
@@ -42,7 +45,7 @@ def checks(loaded: LoadedModel, device: str = "auto") -> list[Check]:
     images = images.to(next(module.parameters()).device)
     found = [_weights(loaded)]
     try:
-        found += _observed(module, images, loaded.readers)
+        found += _observed(module, images, loaded)
     except AttnprobeError as error:
         found.append(Check("every attention module reports", passed=False, detail=error.cause))
     except Exception as error:  # noqa: BLE001 - the user's model and reader fail in any way
@@ -60,14 +63,16 @@ def _weights(loaded: LoadedModel) -> Check:
     return Check(name, not loaded.ledger.missing, detail or "a module of your own")
 
 
-def _observed(module: nn.Module, images: Tensor, readers: Sequence[Any]) -> Iterator[Check]:
-    with torch.inference_mode():
+def _observed(module: nn.Module, images: Tensor, loaded: LoadedModel) -> Iterator[Check]:
+    with torch.inference_mode(), settled(module):
         bare = _tensors(module(images))
     taken: list[AttentionInputs] = []
     features: list[Features] = []
     with (
         torch.inference_mode(),
-        capture(module, taken.append, features.append, readers=readers) as taps,
+        capture(
+            module, taken.append, features.append, readers=loaded.readers, grid=loaded.grid
+        ) as taps,
     ):
         watched = _tensors(module(images))
     told = f"{len(taps.layers)} layers, {sum(layer.heads for layer in taps.layers)} heads"
@@ -115,7 +120,7 @@ def _probabilities(
         module(images)
     worst, compared = 0.0, 0
     for inputs in taken:
-        own = _fitting(seen.found[inputs.layer.name], inputs)
+        own = _fitting(module, seen.found[inputs.layer.name], inputs)
         if own is not None:
             ours = reference.logits(inputs, slice(None)).softmax(-1)
             gap = float((ours - own.double()).abs().max())
@@ -126,10 +131,15 @@ def _probabilities(
     yield Check(name, worst <= PROBABILITIES, detail)
 
 
-def _fitting(found: list[Tensor], inputs: AttentionInputs) -> Tensor | None:
-    """Return the softmax of the layer's own shape, if it formed one."""
+def _fitting(module: nn.Module, found: list[Tensor], inputs: AttentionInputs) -> Tensor | None:
+    """Return the softmax of the layer's own shape, if it formed one, arranged as it was read."""
     shape = (*inputs.q.shape[:3], inputs.k.shape[2])
-    return next((x for x in found if x.shape == shape), None)
+    by_head = (inputs.images, shape[1], inputs.windows, *shape[2:])
+    part = module.get_submodule(inputs.layer.name)
+    known = variant_of(part)
+    shapes = {shape, by_head} if known is not None and known.order else {shape}
+    fitting = (own_in_order(module, part, x, shape) for x in found if tuple(x.shape) in shapes)
+    return next(fitting, None)
 
 
 def _kernel(taken: Sequence[AttentionInputs]) -> Check:

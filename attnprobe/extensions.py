@@ -1,7 +1,8 @@
-"""A user's own formats and readers, from Python files that they name.
+"""A user's own formats, readers and metrics, from Python files that they name.
 
-Such a file exports `FORMAT` (or `FORMATS`) and `READER` (or `READERS`). It is ordinary code
-and runs when it is loaded: only what the command line or a call names is ever loaded.
+Such a file exports `FORMAT`, `READER` or `METRIC` (or, of several, `FORMATS`, `READERS`,
+`METRICS`). It is ordinary code and runs when it is loaded: only what the command line or a call
+names is ever loaded.
 """
 
 import hashlib
@@ -17,8 +18,9 @@ from attnprobe.formats import Format
 
 if TYPE_CHECKING:
     from attnprobe.attention import Reader
+    from attnprobe.metrics import Metric
 
-_EXPORTS = ("FORMAT", "FORMATS", "READER", "READERS")
+_EXPORTS = ("FORMAT", "FORMATS", "READER", "READERS", "METRIC", "METRICS")
 
 
 @dataclass(frozen=True)
@@ -28,34 +30,69 @@ class Extensions:
     Attributes:
         formats: Checkpoint formats, asked before the known ones.
         readers: Attention readers, asked before the known ones.
+        metrics: Metrics, measured where they are named.
+        sha256: Hashes of the files, in the order given.
     """
 
     formats: tuple[Format, ...] = ()
     readers: "tuple[Reader, ...]" = ()
+    metrics: "tuple[Metric, ...]" = ()
+    sha256: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Which code ran, as plain values; nothing without any."""
+        return {"plugins": list(self.sha256)} if self.sha256 else {}
 
 
 def load(paths: Iterable[Path]) -> Extensions:
     """Run the files and return what they export.
 
     Raises:
-        AttnprobeError: A file cannot be run, exports nothing, or exports something else.
+        AttnprobeError: A file cannot be run, exports nothing, or exports something else; or a
+            metric cannot be measured.
     """
     formats: list[Format] = []
     readers: list[Any] = []
+    metrics: list[Any] = []
+    sha256: list[str] = []
     for path in paths:
         module = _module(path)
+        sha256.append(hashlib.sha256(path.read_bytes()).hexdigest())
         found = [name for name in _EXPORTS if hasattr(module, name)]
         if not found:
             raise AttnprobeError(
                 f"{path} exports none of {', '.join(_EXPORTS)}",
-                "assign the Format to FORMAT or the Reader to READER, at the top level",
+                "assign the Format to FORMAT, the Reader to READER, or the Metric to METRIC, at "
+                "the top level",
             )
         formats += _exported(path, module, "FORMAT", Format)
         if "READER" in found or "READERS" in found:
             from attnprobe.attention import Reader  # only readers need torch
 
             readers += _exported(path, module, "READER", Reader)
-    return Extensions(tuple(formats), tuple(readers))
+        if "METRIC" in found or "METRICS" in found:
+            metrics += _metrics(path, module)
+    _check_names(metrics)
+    return Extensions(tuple(formats), tuple(readers), tuple(metrics), tuple(sha256))
+
+
+def _metrics(path: Path, module: ModuleType) -> "list[Metric]":
+    """Return the metrics of a file, each checked."""
+    from attnprobe.metrics import Metric, _own
+
+    found = _exported(path, module, "METRIC", Metric)
+    try:
+        return [_own.checked(metric) for metric in found]
+    except AttnprobeError as error:
+        raise AttnprobeError(f"{path}: {error.cause}", error.remedy) from error
+
+
+def _check_names(metrics: "list[Metric]") -> None:
+    names = [metric.name for metric in metrics]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise AttnprobeError(f"two metrics are named {twice!r}", "give one of them another name")
 
 
 def _module(path: Path) -> ModuleType:

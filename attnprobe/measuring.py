@@ -1,6 +1,6 @@
 """What one forward pass gives: fed layer by layer, taken as a batch of per-image values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -104,8 +104,10 @@ class Measurement:
     _kernels: list[str] = field(default_factory=list)
 
     @staticmethod
-    def start(names: tuple[str, ...], options: MetricOptions, kernel: str) -> "Measurement":
-        """Return an empty measurement of the named metrics.
+    def start(
+        names: tuple[str, ...], options: MetricOptions, kernel: str, own: Sequence[Metric] = ()
+    ) -> "Measurement":
+        """Return an empty measurement of the named metrics, some of the user's own among them.
 
         Raises:
             AttnprobeError: A metric, convention or kernel is unknown.
@@ -114,7 +116,7 @@ class Measurement:
             raise AttnprobeError("no metric was asked for", f"choose from: {metrics.names()}")
         check_options(options)
         kernels.choose(options, kernel)
-        found = tuple(metrics.load(name) for name in dict.fromkeys(names))
+        found = tuple(metrics.load(name, own) for name in dict.fromkeys(names))
         by_weights = [metric.name for metric in found if metric.needs == "weights"]
         if options.average == "attention" and by_weights:
             raise AttnprobeError(
@@ -225,7 +227,17 @@ def not_finite(metric: str, layer: str | int, values: np.ndarray) -> AttnprobeEr
 
 
 def _weights(inputs: AttentionInputs, options: MetricOptions) -> Iterator[Tensor]:
-    """Yield probabilities of patch rows, float64 [1, windows, heads, n, keys], image by image."""
+    """Yield probabilities of patch rows, float64 [1, windows, heads, n, keys], image by image.
+
+    Raises:
+        AttnprobeError: Some of the tokens are absent.
+    """
+    if inputs.present is not None:
+        raise AttnprobeError(
+            f"some tokens of {inputs.layer.name} are absent (padding, or dropped), and metrics "
+            "over whole attention rows do not know which",
+            "leave the metric out, or use an input size that windows tile, unmasked",
+        )
     for scores in reference.logits_by_image(inputs):
         weights, _ = reference.patch_rows(scores, inputs.grid, options.prefix)
         queries = every(options.query_step, inputs.grid.patches)

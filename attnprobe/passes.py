@@ -6,19 +6,21 @@ normalised. A batch that does not fit the memory is halved, and those after it a
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from attnprobe.attention import Reader
+from attnprobe.attention.given import Given
 from attnprobe.capture import Taps, capture
 from attnprobe.errors import AttnprobeError
 from attnprobe.graphs import Graphs
 from attnprobe.images import ImageBatch
 from attnprobe.images.decoding import normalise
 from attnprobe.mapmaking import MapMaker
+from attnprobe.masking import Hiding
 from attnprobe.measuring import Batch, Measurement
 from attnprobe.precision import Precision, deviation
 from attnprobe.tensors import AttentionInputs, Features
@@ -39,6 +41,8 @@ class Passes:
         size: Most images of a pass; halved where memory is short.
         graphs: Replays recorded passes, or None.
         readers: The user's own attention readers.
+        grid: Where the tokens lie, as the user states it (see `capture`), or None.
+        hiding: Hides a part of every image, or None.
     """
 
     module: nn.Module
@@ -48,6 +52,8 @@ class Passes:
     size: int
     graphs: Graphs | None = None
     readers: Sequence[Reader] = ()
+    grid: Given | None = None
+    hiding: Hiding | None = None
     _taps: Taps | None = None
     _first: Tensor = field(init=False)
 
@@ -58,6 +64,11 @@ class Passes:
     def device(self) -> torch.device:
         """Where the model is."""
         return self._first.device
+
+    @property
+    def transform(self) -> dict[str, str]:
+        """What becomes of images beside their preprocessing, as provenance states it."""
+        return {"mask": self.hiding.words} if self.hiding else {}
 
     @property
     def held(self) -> torch.dtype:
@@ -75,8 +86,16 @@ class Passes:
         def on_features(features: Features) -> None:
             self.measurement.on_features(features)
 
-        watched = capture(self.module, on_attention, on_features, readers=self.readers)
-        with torch.inference_mode(), watched as taps:
+        watched = capture(
+            self.module,
+            on_attention,
+            on_features,
+            readers=self.readers,
+            grid=self.grid,
+            kept=self.hiding.kept if self.hiding else None,
+        )
+        hidden = self.hiding.watching() if self.hiding else nullcontext()
+        with torch.inference_mode(), hidden, watched as taps:
             self._taps = taps
             yield self
 
@@ -111,6 +130,8 @@ class Passes:
             return Batch()
         self.measurement.drop()
         self.maker.begin_batch(batch)
+        if self.hiding:
+            self.hiding.begin(batch.ids, self.device)
         with (precision or self.precision).running(self.device):
             layers = self._pass(self._input(batch), plain=precision is not None)
         return self.measurement.take(layers, self.maker.take())

@@ -16,7 +16,7 @@ from attnprobe.metrics import Metric
 from attnprobe.parts import SEPARATOR, Arrays, Part, by_layer
 from attnprobe.tabulate import Values
 from attnprobe.tensors import AttentionStats
-from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
+from attnprobe.types import MASKED, LayerInfo, MetricOptions, TokenGrid
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class Readout:
         metrics: The metrics measured.
         options: Their conventions.
         part: All that was measured.
+        masked: What was hidden of the images, in words; nothing for whole images.
     """
 
     metrics: tuple[Metric, ...]
     options: MetricOptions
     part: Part
+    masked: str = ""
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:
@@ -96,6 +98,7 @@ class Readout:
         words, step = metric.definition(self.options), self.options.query_step
         if step > 1 and not metric.features:
             words = f"over one in {step} patch queries; {words}"
+        words += f"{MASKED}{self.masked}" if self.masked else ""
         if metric.needs == "stats" and self.options.average == "attention":
             return f"of the attention averaged over images first; {words}"
         return words
@@ -139,6 +142,7 @@ def _stats_of_mean(
         prefix=options.prefix,
         divergence="js" if options.divergence == "js" else "kl",
         step=options.query_step,
+        present=None if grid.whole else torch.from_numpy(grid.present()),
     )
     return AttentionStats(*(None if x is None else x.unsqueeze(0).float() for x in stats))
 

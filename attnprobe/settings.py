@@ -36,6 +36,10 @@ class AnalysisConfig:
         workers: Processes that decode images; -1 chooses by device.
         maps: Images of which attention maps are kept, evenly spaced over the set.
         map_images: Images of which maps are kept, by id, beside those.
+        mask_ratio: Share of every image that is hidden as in pre-training; 0 for whole images.
+        mask_seed: Seed of the masks, beside the images' ids.
+        mask_how: drop, replace (by the mask token), or auto: as the checkpoint was pre-trained.
+        mask_patch: Side in pixels of squares hidden as a whole; 0 for what pre-training hid.
     """
 
     metrics: tuple[str, ...] = metrics.DEFAULT
@@ -53,6 +57,10 @@ class AnalysisConfig:
     workers: int = -1
     maps: int = 0
     map_images: tuple[str, ...] = ()
+    mask_ratio: float = 0.0
+    mask_seed: int = 0
+    mask_how: str = "auto"
+    mask_patch: int = 0
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, conventions included; what `--config` reads.
@@ -64,6 +72,14 @@ class AnalysisConfig:
         settings = {**asdict(self), **asdict(self.options), **lists}
         del settings["options"]
         return settings
+
+    def label(self, name: str) -> str:
+        """Return what a result of a model is called: its name, and how much of images was hidden.
+
+        >>> AnalysisConfig(mask_ratio=0.75).label("mae")
+        'mae, 75% masked'
+        """
+        return f"{name}, {100 * self.mask_ratio:.4g}% masked" if self.mask_ratio else name
 
 
 def configure(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from attnprobe import statistics
+from attnprobe.results.geometry import columns_of
 from attnprobe.types import LayerInfo
 
 COLUMNS = 64  # whose resamples stay in the cache together
@@ -98,24 +99,13 @@ def layers_table(
     """Return one row a layer: name, heads, geometry, uniform and largest values."""
     rows = []
     for layer in layers:
-        grid = layer.grid
-        window = (grid.window if grid else None) or (0, 0)
         row = {
             "layer": layer.index,
             "name": layer.name,
             "stage": layer.stage,
             "heads": layer.heads,
             "head_dim": layer.dim,
-            "rows": grid.rows if grid else 0,
-            "cols": grid.cols if grid else 0,
-            "patch_h": grid.patch[0] if grid else None,
-            "patch_w": grid.patch[1] if grid else None,
-            "prefix": grid.prefix if grid else 0,
-            "window_rows": window[0],
-            "window_cols": window[1],
-            "shift_rows": grid.shift[0] if grid else 0,
-            "shift_cols": grid.shift[1] if grid else 0,
-            "patches": grid.patches if grid else 0,
+            **columns_of(layer.grid),
             "distance_uniform": uniform.get("distance", {}).get(layer.index),
             "distance_max": maximum.get(layer.index),
             "entropy_uniform": uniform.get("entropy", {}).get(layer.index),

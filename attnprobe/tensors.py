@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from attnprobe.errors import GeometryError
 from attnprobe.types import LayerInfo, TokenGrid
 
 
@@ -39,6 +41,8 @@ class AttentionInputs:
         bias: Additive logits [1 | windows | batch, 1 | heads, 1 | queries, keys], or None;
             -inf marks pairs that carry no weight.
         step: Only every step-th patch query counts (see `every`).
+        kept: Which patches each image kept, bool [images, patches], where it was shown a part of
+            them; q and k of the others are anything finite. None for all.
     """
 
     layer: LayerInfo
@@ -48,6 +52,7 @@ class AttentionInputs:
     scale: float
     bias: Tensor | None = None
     step: int = 1
+    kept: Tensor | None = None
 
     @property
     def windows(self) -> int:
@@ -66,6 +71,45 @@ class AttentionInputs:
         if self.layer.grid is not None:
             return self.layer.grid
         return strip(self.q.shape[2], self.k.shape[2])
+
+    @property
+    def present(self) -> Tensor | None:
+        """Which patches are there, bool [1 | images, 1 | windows, patches]; None for all.
+
+        The others are padding, or were dropped. Whatever the convention for prefix tokens, an
+        absent key gets no weight (rows are renormalised without it, as they are without prefix
+        keys) and an absent query is in no mean.
+
+        Raises:
+            GeometryError: The grid says that patches were dropped, and nothing says which.
+        """
+        if self.grid.whole and self.kept is None:
+            return None
+        if self.grid.padding != (0, 0):
+            found = torch.from_numpy(self.grid.present()).to(self.q.device).unsqueeze(0)
+        elif self.kept is not None:
+            found = self.kept.unsqueeze(1)
+        else:
+            raise GeometryError(
+                f"{self.layer.name} has absent patches, and nothing says which",
+                "give `kept` beside the queries and keys",
+            )
+        return found
+
+    def counts(self, present: Tensor) -> Tensor:
+        """Return how many queries count and are there, float64 [1 | images].
+
+        Raises:
+            GeometryError: None of an image.
+        """
+        chosen = present[..., every(self.step, self.grid.queries)]
+        counts = chosen.double().sum(-1).expand(-1, self.windows).sum(-1)
+        if not bool(counts.all()):
+            raise GeometryError(
+                f"none of every {self.step}th query of {self.layer.name} is there in an image",
+                "measure more queries: a smaller --query-step",
+            )
+        return counts
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 from attnprobe.grids import TokenGrid as TokenGrid
 
 SCHEMA_VERSION = 1
+MASKED = "; of masked images: "  # in a definition, before what was hidden of them
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class CheckpointSpec:
         crop_pct: Centre-crop fraction of the resized short side.
         objective: Training objective (mim, contrastive, supervised, ...) or "unknown".
         assumed: Sentences about everything that was assumed rather than read.
-        asked: Options that changed what was loaded: part, heads, arch, img_size, window.
+        asked: Options that changed what was loaded: part, heads, arch, img_size, window; hashes of
+            plugins.
     """
 
     name: str

@@ -5,6 +5,8 @@
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import timm
 import torch
 
 from attnprobe.attention import left_out
+from attnprobe.attention.reading import own_in_order
 from attnprobe.capture import capture
 from attnprobe.conformance import Softmaxes, unfused
 from attnprobe.kernels import reference
@@ -32,6 +35,7 @@ class Family:
     arguments: dict[str, Any] = field(default_factory=dict)
     unplaced: int = 0  # layers without geometry
     refused: str = ""  # part of the refusal
+    own: str = ""  # module that is given the probabilities, where they are not one softmax
 
 
 def _plain(size: int = 64, **more: Any) -> dict[str, Any]:
@@ -89,6 +93,8 @@ FAMILIES = {
     "MobileNetV5": Family("mobilenetv5_base", 13, "global"),
     "LowFormer": Family("lowformer_b0", 7, "global"),
     "CPUBone": Family("cpubone_nano", 3, "global"),
+    "CoAtNet": Family("coatnet_pico_rw_224", 7, "global", 64, {"img_size": 64}),
+    "iFormer": Family("iformer_t", 5, "global", 72),
     "CSATv2": Family("csatv2", 4, "global", 128),
     "DaViT": Family("davit_tiny", 4, "windows", 224, _FOUR),
     "EfficientFormer": Family("efficientformer_l1", 1, "global", 224),
@@ -115,63 +121,66 @@ FAMILIES = {
     ),
     "CaiT": Family(
         "cait_xxs24_224",
-        0,
+        4,
         "talking heads, class",
         64,
         {"img_size": 64, "depth": 2, "embed_dim": 32, "num_heads": 2},
-        refused="tokens",
+        unplaced=2,
     ),
     "CoaT": Family("coat_tiny", 0, "none", 64, {"img_size": 64}, refused="never forms"),
     "ConViT": Family(
         "convit_tiny",
-        0,
-        "gated",
+        2,
+        "gated, global",
         64,
         {"img_size": 64, "depth": 2, "local_up_to_layer": 1, "embed_dim": 16},
-        refused="two softmaxes",
+        own="attn_drop",
     ),
-    "CrossViT": Family("crossvit_9_240", 0, "global, class", 240, refused="cannot place"),
+    "CrossViT": Family(
+        "crossvit_9_240",
+        7,
+        "global, class",
+        48,
+        {
+            "img_size": 48,
+            "img_scale": (1.0, 32 / 48),
+            "patch_size": (12, 16),
+            "depth": ((1, 4, 0),),
+        },
+        unplaced=2,
+    ),
     "EdgeNeXt": Family("edgenext_xx_small", 0, "channel", refused="channels"),
     "EfficientFormer V2": Family(
-        "efficientformerv2_s0", 0, "global, pooled queries", 224, refused="cannot place"
+        "efficientformerv2_s0", 5, "talking heads, global, pooled queries", 224
     ),
     "EfficientViM": Family("efficientvim_m1", 0, "none", refused="never forms"),
     "EfficientViT (MIT)": Family("efficientvit_b0", 0, "none", refused="no attention layers"),
-    "EfficientViT (MSRA)": Family("efficientvit_m0", 0, "windows", 224, refused="one after"),
+    "EfficientViT (MSRA)": Family("efficientvit_m0", 6, "windows, heads in turn", 224),
     "HaloNet": Family("halonet26t", 0, "overlapping windows", 256, refused="overlap"),
     "Hiera": Family(
         "hiera_tiny_224",
-        0,
-        "windows, pooled queries",
+        8,
+        "windows, global, pooled queries",
         64,
-        {"img_size": (64, 64), "embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1)},
-        refused="attends over 5 axes",
+        {"img_size": (64, 64), "embed_dim": 16, "num_heads": 1, "stages": (2, 2, 2, 2)},
     ),
     "Hiera, SAM 2": Family(
         "sam2_hiera_tiny",
-        0,
-        "windows, pooled queries",
-        128,
+        6,
+        "windows, global, pooled queries",
+        224,
         {"embed_dim": 16, "num_heads": 1, "stages": (1, 2, 2, 1), "global_att_blocks": (4,)},
-        refused="order of the model's own",
     ),
     "MambaOut": Family("test_mambaout", 0, "none", refused="no attention layers"),
-    "MobileViT": Family("mobilevit_xxs", 0, "dilated windows", refused="cannot place"),
+    "MobileViT": Family("mobilevit_xxs", 9, "dilated windows", 72),
     "MobileViT V2": Family("mobilevitv2_050", 0, "none", refused="never forms"),
-    "MViTv2": Family("mvitv2_tiny", 0, "pooled", 64, {"img_size": 64}, refused="cannot place"),
+    "MViTv2": Family("mvitv2_tiny", 10, "pooled keys, pooled queries", 64, {"img_size": 64}),
     "PiT": Family(
-        "pit_ti_224",
-        0,
-        "global",
-        64,
-        {"img_size": 64, "depth": (1, 1, 1), "base_dims": (16, 16, 16)},
-        refused="cannot place",
+        "pit_ti_224", 3, "global", 64, {"img_size": 64, "depth": (1, 1, 1), "base_dims": (16,) * 3}
     ),
-    "TNT": Family(
-        "tnt_s_patch16_224", 0, "inner", 64, {"img_size": 64, "depth": 1}, refused="place"
-    ),
-    "ViT, hybrid": Family("vit_small_r26_s32_224", 0, "global", 64, _plain(), refused="tokens"),
-    "VisFormer": Family("visformer_tiny", 0, "global", 64, {"img_size": 64}, refused="not report"),
+    "TNT": Family("tnt_s_patch16_224", 2, "inner, global", 64, {"img_size": 64, "depth": 1}),
+    "ViT, hybrid": Family("vit_small_r26_s32_224", 2, "global", 64, _plain()),
+    "VisFormer": Family("visformer_tiny", 8, "global", 64, {"img_size": 64}),
     "ResNet": Family("test_resnet", 0, "none", refused="no attention layers"),
 }
 
@@ -204,7 +213,7 @@ def census(family: Family) -> Found:
         with capture(model, on_features=lambda _: None) as taps:
             watched = model(images)
     own = Softmaxes(model, [layer.name for layer in taps.layers])
-    with unfused(model), torch.inference_mode(), own.watching():
+    with unfused(model), torch.inference_mode(), own.watching(), _given(model, own, family.own):
         model(images)
     worst, hidden, compared = 0.0, 0.0, 0
     for inputs in taps.attention:
@@ -213,21 +222,45 @@ def census(family: Family) -> Found:
         if grid is not None and grid.window:
             seen = torch.from_numpy(grid.visible()).repeat(inputs.images, 1, 1).unsqueeze(1)
             hidden = max(hidden, float((ours * ~seen).max()))
-        for theirs in own.found[inputs.layer.name]:
+        for theirs in _whole(own.found[inputs.layer.name], ours):
             if theirs.numel() == ours.numel() and theirs.shape[-2:] == ours.shape[-2:]:
-                if theirs.ndim == 5 and theirs.shape[1] == ours.shape[1]:
-                    theirs = theirs.transpose(1, 2)
-                gap = (ours - theirs.reshape(ours.shape).double()).abs().max()
+                layer = model.get_submodule(inputs.layer.name)
+                theirs = own_in_order(model, layer, theirs, ours.shape)
+                gap = (ours - theirs.double()).abs().max()
                 worst, compared = max(worst, float(gap)), compared + 1
     unplaced = sum(layer.grid is None for layer in taps.layers)
     same = torch.equal(bare, watched)
     return Found(len(taps.layers), unplaced, compared, worst, hidden, same, len(left_out(model)))
 
 
+def _whole(found: list[torch.Tensor], ours: torch.Tensor) -> list[torch.Tensor]:
+    """Return the softmaxes of a layer, heads that were computed in turn side by side."""
+    in_turn = len(found) > 1 and {x.shape for x in found} == {ours[:, 0].shape}
+    return [torch.stack(found, 1)] if in_turn else found
+
+
+@contextmanager
+def _given(model: torch.nn.Module, own: Softmaxes, part: str) -> Iterator[None]:
+    """Keep what a part of each layer is given in place of its softmaxes, where it has that part."""
+    layers = {name: model.get_submodule(name) for name in own.names}
+    handles = [
+        getattr(layer, part).register_forward_pre_hook(
+            lambda _, inputs, name=name: own.found.__setitem__(name, [inputs[0]])
+        )
+        for name, layer in layers.items()
+        if part and hasattr(layer, "gating_param")
+    ]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
 def page() -> str:
     """Return docs/coverage.md."""
+    from framework_families import page as of_other_libraries
+
     rows = [_row(name, family) for name, family in FAMILIES.items()]
-    return HEAD + "\n".join(rows) + "\n"
+    return HEAD + "\n".join(rows) + "\n" + of_other_libraries()
 
 
 def _row(name: str, family: Family) -> str:

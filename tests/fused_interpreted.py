@@ -64,7 +64,7 @@ def gap(inputs, *, want=ALL, prefix="renormalised", variant="auto"):
 
 
 @both
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(
     rows=st.integers(1, 5),
     cols=st.integers(1, 7),

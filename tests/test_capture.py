@@ -195,9 +195,15 @@ def test_a_callback_keeps_nothing():
     assert taps.features == []
 
 
+def unfuse(block, inputs):
+    """Take a block's attention out of sight after it was looked at."""
+    del inputs
+    block.attn.fused_attn = False
+
+
 def test_a_silent_layer_is_named():
     model, images, _ = build("vit")
-    model.blocks[3].attn.fused_attn = False
+    model.blocks[3].register_forward_pre_hook(unfuse)
     with (
         pytest.raises(CaptureError, match=r"1 of 6 .*blocks\.3\.attn"),
         torch.no_grad(),
@@ -206,10 +212,21 @@ def test_a_silent_layer_is_named():
         model(images)
 
 
+def test_a_layer_that_is_not_fused_is_read_from_its_softmax():
+    model, images, _ = build("vit")
+    with torch.no_grad(), capture(model) as fused:
+        model(images)
+    model.blocks[3].attn.fused_attn = False
+    with torch.no_grad(), capture(model) as plain:
+        model(images)
+    one, other = (reference.logits(x.attention[3], slice(None)).softmax(-1) for x in (fused, plain))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
 def test_a_silent_layer_is_noticed_before_the_next_pass():
     model, images, _ = build("vit")
-    model.blocks[3].attn.fused_attn = False
     passes = iter([images, images, None])
+    model.blocks[3].register_forward_pre_hook(unfuse)
     with torch.no_grad(), pytest.raises(CaptureError, match=r"blocks\.3"), capture(model):
         all(model(batch) is not None for batch in passes)
     assert next(passes) is None  # the second pass was stopped, the third never began
@@ -230,9 +247,14 @@ def test_a_convolutional_network_is_refused():
 
 
 def test_unknown_attention_is_refused_by_name():
+    class OwnAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads, self.qkv = 2, nn.Linear(64, 192)
+
     model, _, _ = build("vit")
-    model.blocks[0].attn = nn.MultiheadAttention(64, 2)
-    with pytest.raises(CaptureError, match=r"blocks\.0\.attn \(MultiheadAttention\)"):
+    model.blocks[0].attn = OwnAttention()
+    with pytest.raises(CaptureError, match=r"blocks\.0\.attn \(OwnAttention\)"):
         capture(model).__enter__()
 
 
@@ -242,11 +264,12 @@ def test_dropped_tokens_are_refused_not_misplaced():
         model(torch.randn(1, 3, 160, 160))
 
 
-def test_windows_that_do_not_tile_are_refused():
+def test_windows_that_do_not_tile_are_padded():
     arguments = {"depths": (2, 2), "num_heads": (2, 4), "embed_dim": 32}
     model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, **arguments).eval()
-    with torch.no_grad(), pytest.raises(GeometryError, match="do not tile"), capture(model):
+    with torch.no_grad(), capture(model) as taps:
         model(torch.randn(1, 3, 64, 64))
+    assert [layer.grid.padding for layer in taps.layers] == [(5, 5), (5, 5), (6, 6), (6, 6)]
 
 
 def test_queries_that_share_keys_are_read_and_measured():

@@ -8,7 +8,7 @@ from planted import planted
 
 from attnprobe import claims, significance, statistics
 from attnprobe.claims import CONTRADICTED, MARGIN, SUPPORTED, UNDECIDED
-from attnprobe.comparison import CompareOptions, compare, differences, verdicts
+from attnprobe.comparison import CompareOptions, compare, deciding, differences, verdicts
 
 FAST = {"resamples": 1000, "permutations": 1000}
 NAMES = claims.names()
@@ -214,9 +214,9 @@ def test_a_model_is_like_itself_even_where_a_layer_hardly_varies():
 
 
 def test_numbers_show_on_which_side_they_lie():
-    assert verdicts._numbers(1.0024, 1.0008, 1.004, 1.0) == "1.002 [1.001, 1.004]"
-    assert verdicts._numbers(1.00024, 1.00008, 1.0004, 1.0) == "1.0002 [1.0001, 1.0004]"
-    assert verdicts._numbers(0.6, 0.5, 0.7, 1.0) == "0.6 [0.5, 0.7]"
+    assert deciding.numbers(1.0024, 1.0008, 1.004, 1.0) == "1.002 [1.001, 1.004]"
+    assert deciding.numbers(1.00024, 1.00008, 1.0004, 1.0) == "1.0002 [1.0001, 1.0004]"
+    assert deciding.numbers(0.6, 0.5, 0.7, 1.0) == "0.6 [0.5, 0.7]"
 
 
 def study(seed, means, noise=12.0, images=64):

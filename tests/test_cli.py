@@ -1,4 +1,4 @@
-"""The installed command, end to end: happy paths and exit codes."""
+"""The command, end to end: happy paths and exit codes, some of them as installed."""
 
 import json
 import signal
@@ -12,7 +12,10 @@ import pytest
 
 from attnprobe import cli as attnprobe_cli
 from attnprobe.cli import _console, _texts, main
-from tests.installed import COMMAND, attnprobe
+from tests.installed import COMMAND, attnprobe, here
+
+# in this process, where torch is loaded already, warnings are printed as they are to a user
+pytestmark = pytest.mark.filterwarnings("always")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_help_lists_the_commands_quickly():
 
 @pytest.mark.parametrize("name", ["analyze", "inspect", "list", "report", "doctor", "demo"])
 def test_every_command_has_help(name):
-    assert f"attnprobe {name} [OPTIONS]" in attnprobe(name, "--help").stdout
+    assert f"attnprobe {name} [OPTIONS]" in here(name, "--help").stdout
 
 
 def test_analyze_writes_a_run_folder(run_folder):
@@ -49,14 +52,14 @@ def test_analyze_writes_a_run_folder(run_folder):
 
 
 def test_analyze_prints_a_table(checkpoint, photos, tmp_path):
-    done = attnprobe("analyze", checkpoint, "-i", photos, "-o", tmp_path / "run")
+    done = here("analyze", checkpoint, "-i", photos, "-o", tmp_path / "run")
     assert "Entropy" in done.stdout
     assert "report.html" in done.stderr
 
 
 def test_json_is_alone_on_stdout(checkpoint, photos, tmp_path):
     options = ("-o", tmp_path / "run", "-m", "entropy,entropy", "--json")
-    done = attnprobe("analyze", checkpoint, "-i", photos, *options)
+    done = here("analyze", checkpoint, "-i", photos, *options)
     found = json.loads(done.stdout)
     assert found["images"] == 9
     assert found["assumed"]
@@ -68,12 +71,12 @@ def test_json_is_alone_on_stdout(checkpoint, photos, tmp_path):
 def test_a_run_repeats_from_its_config(run_folder, tmp_path, checkpoint):
     assert "trust" not in (run_folder / "config.toml").read_text()
     again = tmp_path / "again"
-    attnprobe("analyze", checkpoint, "--config", run_folder / "config.toml", "-o", again)
+    here("analyze", checkpoint, "--config", run_folder / "config.toml", "-o", again)
     assert (again / "summary.csv").read_text() == (run_folder / "summary.csv").read_text()
 
 
 def test_dry_run_writes_nothing(checkpoint, tmp_path):
-    done = attnprobe("analyze", checkpoint, "--dry-run", cwd=tmp_path)
+    done = here("analyze", checkpoint, "--dry-run", cwd=tmp_path)
     assert "memory at batch 64" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -86,22 +89,22 @@ def test_inspect(checkpoint, command):
 
 
 def test_report_is_drawn_again(run_folder, tmp_path):
-    attnprobe("report", run_folder, "-o", tmp_path / "page.html")
+    here("report", run_folder, "-o", tmp_path / "page.html")
     assert "<html" in (tmp_path / "page.html").read_text()
     assert (
         "page.html exists"
-        in attnprobe("report", run_folder, "-o", tmp_path / "page.html", status=1).stderr
+        in here("report", run_folder, "-o", tmp_path / "page.html", status=1).stderr
     )
 
 
 @pytest.mark.parametrize("kind", ["checkpoints", "claims", "formats", "metrics", "plots"])
 def test_lists(kind):
-    rows = json.loads(attnprobe("list", kind, "--json").stdout)
+    rows = json.loads(here("list", kind, "--json").stdout)
     assert len({row["name"] for row in rows}) == len(rows) >= 5
 
 
 def test_names_to_copy_are_whole_at_any_width(monkeypatch, capsys):
-    known = json.loads(attnprobe("list", "checkpoints", "--json").stdout)
+    known = json.loads(here("list", "checkpoints", "--json").stdout)
     for columns in ("40", "100", "300"):
         monkeypatch.setenv("COLUMNS", columns)
         with pytest.raises(SystemExit):
@@ -141,7 +144,7 @@ def test_default_folders_are_one_safe_part():
 
 
 def test_doctor_is_content():
-    rows = json.loads(attnprobe("doctor", "--device", "cpu", "--json").stdout)
+    rows = json.loads(here("doctor", "--device", "cpu", "--json").stdout)
     assert len(rows) > 15
     assert all(row["passed"] for row in rows)
 
@@ -168,14 +171,14 @@ def test_broken_images_make_a_partial_result(checkpoint, photos, tmp_path):
     for path in photos.iterdir():
         (mixed / path.name).write_bytes(path.read_bytes())
     (mixed / "half.jpg").write_bytes((photos / "1.jpg").read_bytes()[:500])
-    done = attnprobe("analyze", checkpoint, "-i", mixed, "-o", tmp_path / "run", status=3)
+    done = here("analyze", checkpoint, "-i", mixed, "-o", tmp_path / "run", status=3)
     assert "half.jpg" in done.stderr
     assert "half.jpg" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_an_existing_output_is_kept_unless_told(run_folder, checkpoint, photos):
     before = (run_folder / "manifest.json").read_bytes()
-    done = attnprobe("analyze", checkpoint, "-i", photos, "-o", run_folder, status=1)
+    done = here("analyze", checkpoint, "-i", photos, "-o", run_folder, status=1)
     assert "--overwrite" in done.stderr
     assert (run_folder / "manifest.json").read_bytes() == before
 

@@ -1,4 +1,4 @@
-"""The compare command, end to end through the installed program."""
+"""The compare command, end to end."""
 
 import json
 import shutil
@@ -13,7 +13,10 @@ import torch
 
 from attnprobe.comparison import Comparison
 from attnprobe.results import Result
-from tests.installed import attnprobe
+from tests.installed import attnprobe, here
+
+# in this process, where torch is loaded already, warnings are printed as they are to a user
+pytestmark = pytest.mark.filterwarnings("always")
 
 QUICK = ("--permutations", 1000, "--resamples", 1000)
 
@@ -32,16 +35,14 @@ def deeper(tmp_path_factory):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, checkpoint, photos):
     out = tmp_path_factory.mktemp("runs") / "small"
-    attnprobe("analyze", checkpoint, "-i", photos, "-o", out, "--limit", 8)
+    here("analyze", checkpoint, "-i", photos, "-o", out, "--limit", 8)
     return out
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, saved, deeper):
     out = tmp_path_factory.mktemp("compared") / "out"
-    done = attnprobe(
-        "compare", saved, deeper, *QUICK, "--name", "A & <b>", "--name", "B", "-o", out
-    )
+    done = here("compare", saved, deeper, *QUICK, "--name", "A & <b>", "--name", "B", "-o", out)
     return done, out
 
 
@@ -86,7 +87,7 @@ main(["report", sys.argv[1], "-o", sys.argv[2]])
 
 def test_json_and_thresholds(saved, tmp_path):
     options = ("--threshold", "local=0.2", "--match-heads", "--json", "-o", tmp_path / "out")
-    done = attnprobe("compare", saved, saved, *QUICK, *options)
+    done = here("compare", saved, saved, *QUICK, *options)
     found = json.loads(done.stdout)
     rows = [row for row in found["verdicts"] if row["claim"] == "local_everywhere"]
     assert {row["limit"] for row in rows if row["model_b"] < 0} == {0.2}
@@ -100,15 +101,13 @@ def test_a_comparison_repeats_from_its_config(compared, saved, deeper, tmp_path)
     config = tomllib.loads((out / "config.toml").read_text())
     assert "trust" not in config
     again = tmp_path / "again"
-    attnprobe("compare", saved, deeper, "--config", out / "config.toml", "-o", again)
+    here("compare", saved, deeper, "--config", out / "config.toml", "-o", again)
     for name in ("verdicts.csv", "summary.csv"):
         assert (again / name).read_text() == (out / name).read_text()
 
 
 def test_two_checkpoints_without_any_saved_run(checkpoint, deeper, photos, tmp_path):
-    done = attnprobe(
-        "compare", checkpoint, deeper, "-i", photos, "-m", "distance", *QUICK, cwd=tmp_path
-    )
+    done = here("compare", checkpoint, deeper, "-i", photos, "-m", "distance", *QUICK, cwd=tmp_path)
     (out,) = (tmp_path / "runs").iterdir()
     assert out.name == "compare-small-deeper"
     assert "holds no per-image values of entropy" in done.stdout or "entropy" in done.stderr
@@ -116,11 +115,11 @@ def test_two_checkpoints_without_any_saved_run(checkpoint, deeper, photos, tmp_p
 
 def test_other_images_are_refused(saved, checkpoint, photos, tmp_path):
     options = ("-i", photos, "--limit", 7, "-o", tmp_path / "out", *QUICK)
-    done = attnprobe("compare", saved, checkpoint, *options, status=1)
+    done = here("compare", saved, checkpoint, *options, status=1)
     assert "different images" in done.stderr
     assert "--resume" in done.stderr
     assert not (tmp_path / "out" / "report.html").exists()
-    assert "interrupted" in attnprobe("report", tmp_path / "out", status=1).stderr
+    assert "interrupted" in here("report", tmp_path / "out", status=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def test_other_images_are_refused(saved, checkpoint, photos, tmp_path):
     ],
 )
 def test_refusals(arguments, status, message, tmp_path):
-    done = attnprobe("compare", *arguments, cwd=tmp_path, status=status)
+    done = here("compare", *arguments, cwd=tmp_path, status=status)
     assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -145,14 +144,14 @@ def test_saved_runs_of_other_images_are_refused_before_anything_is_measured(
     saved, checkpoint, photos, tmp_path
 ):
     other = tmp_path / "other"
-    attnprobe("analyze", checkpoint, "-i", photos, "--limit", 7, "-m", "entropy", "-o", other)
-    done = attnprobe("compare", saved, "nowhere.pth", other, "-o", tmp_path / "out", status=1)
+    here("analyze", checkpoint, "-i", photos, "--limit", 7, "-m", "entropy", "-o", other)
+    done = here("compare", saved, "nowhere.pth", other, "-o", tmp_path / "out", status=1)
     assert "different images" in done.stderr
 
 
 def test_an_unknown_threshold_is_refused_before_any_work(saved, tmp_path):
     arguments = ("compare", saved, saved, "--threshold", "locall=1", "-o", tmp_path / "out")
-    done = attnprobe(*arguments, status=1)
+    done = here(*arguments, status=1)
     assert "locall" in done.stderr
     assert "local_margin" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -162,7 +161,7 @@ def test_a_damaged_run_is_named(saved, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(saved, broken)
     (broken / "samples" / "distance.parquet").write_bytes(b"nonsense")
-    done = attnprobe("compare", saved, broken, "-o", tmp_path / "out", status=1)
+    done = here("compare", saved, broken, "-o", tmp_path / "out", status=1)
     assert "distance.parquet" in done.stderr
 
 
@@ -171,7 +170,7 @@ def test_images_that_cannot_be_read_make_a_partial_comparison(checkpoint, photos
     shutil.copytree(photos, mixed)
     (mixed / "half.jpg").write_bytes((photos / "1.jpg").read_bytes()[:500])
     arguments = ("compare", checkpoint, checkpoint, "-i", mixed, *QUICK, "-o", tmp_path / "out")
-    done = attnprobe(*arguments, status=3)
+    done = here(*arguments, status=3)
     assert "1 images could not be read" in done.stderr
     assert "half.jpg" in (tmp_path / "out" / "log.txt").read_text()
 
@@ -181,16 +180,16 @@ def test_an_interruption_keeps_what_is_measured_and_resume_goes_on(
 ):
     out = tmp_path / "out"
     arguments = ("-i", photos, *QUICK, "-o", out)
-    attnprobe("compare", checkpoint, tmp_path / "absent.pth", *arguments, status=1)
+    here("compare", checkpoint, tmp_path / "absent.pth", *arguments, status=1)
     (kept,) = (out / "runs").iterdir()
     before = (kept / "manifest.json").read_bytes()
-    refused = attnprobe("compare", checkpoint, deeper, *arguments, status=1)
+    refused = here("compare", checkpoint, deeper, *arguments, status=1)
     assert "already holds a comparison" in refused.stderr
-    done = attnprobe("compare", checkpoint, deeper, *arguments, "--resume")
+    done = here("compare", checkpoint, deeper, *arguments, "--resume")
     assert f"is finished; kept {kept.name}" in done.stderr
     assert (kept / "manifest.json").read_bytes() == before
     assert len(Comparison.load(out).results) == 2
-    again = attnprobe("compare", checkpoint, deeper, *arguments, "--resume", "--limit", 7)
+    again = here("compare", checkpoint, deeper, *arguments, "--resume", "--limit", 7)
     assert again.stderr.count("measured again (changed: limit)") == 2
 
 

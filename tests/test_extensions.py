@@ -67,7 +67,7 @@ def test_without_the_plugin_the_file_is_refused(mine):
 def test_its_own_reader_reads_what_the_common_tap_reads(mine, tmp_path):
     plugin = tmp_path / "format_only.py"
     plugin.write_text(EXAMPLE.read_text().replace("\nREADER = ", "\nOTHER = "))
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(3, 3, 32, 32)
     tables = [
         attnprobe.analyze(
             attnprobe.load(mine[0], plugins=[path]), images, metrics=["entropy"]

@@ -4,6 +4,7 @@
 """
 
 import itertools
+import os
 import shutil
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ import pytest
 from fuzz_worker import Loader
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches processes by /proc")
-SAMPLE = 160
+SAMPLE = int(os.environ.get("ATTNPROBE_FUZZ", "80"))  # files
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import torch
 from planted import planted
 
 import attnprobe
@@ -23,6 +24,13 @@ def test_the_snippet_runs(tmp_path, monkeypatch):
     exec(compile(snippet[1], "README.md", "exec"), {})
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert len(pd.read_csv(tmp_path / "out" / "summary.csv")) == 36  # 3 metrics of 12 layers
+
+
+def test_a_module_of_ones_own_is_measured():
+    snippet = re.search(r"```python\n(class Mine.*?)```", README, re.DOTALL)
+    names = {"attnprobe": attnprobe, "torch": torch}
+    exec(compile(snippet[1], "README.md", "exec"), names)
+    assert names["result"].tables["distance"].groupby("layer").size().tolist() == [4, 4]
 
 
 def test_every_command_is_named():

@@ -6,6 +6,7 @@ from datetime import date
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from training_runs import StopError, config, lines, npz, stop_after, tensors
 
@@ -200,8 +201,22 @@ def test_unreadable_evaluation_images_do_not_cost_the_run(tmp_path, data):
     assert any("no evaluation" in text for text in said)
 
 
-def test_a_backbone_without_readable_attention_trains_unprobed(tmp_path, data):
-    plain = {"model": "pit_ti_224", "img_size": 0, "patch_size": 0, "model_args": {}}
+class Thinning(timm.models.VisionTransformer):
+    """A ViT that goes on with half of its tokens, of which nothing tells the places."""
+
+    def forward_features(self, x, **rest):
+        x = self._pos_embed(self.patch_embed(x))
+        return self.norm(self.blocks[1](self.blocks[0](x)[:, ::2]))
+
+
+@timm.models.register_model
+def vit_thinning(pretrained=False, **arguments):
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    return Thinning(**sizes, num_classes=arguments["num_classes"])
+
+
+def test_a_backbone_without_readable_attention_is_refused_with_the_remedy(tmp_path, data):
+    plain = {"model": "vit_thinning", "img_size": 0, "patch_size": 0, "model_args": {}}
     plan = config("supervised", data, probe_every=1, probe_limit=8, **plain)
     with pytest.raises(AttnprobeError, match="attention probe") as caught:
         train(plan, tmp_path / "run")

@@ -157,11 +157,11 @@ def test_a_pass_that_failed_is_not_blamed_on_its_layers():
     assert len(taps.attention) == 6
 
 
-@pytest.mark.parametrize("name", ["pit_ti_224", "hiera_tiny_224", "mvitv2_tiny"])
+@pytest.mark.parametrize("name", ["edgenext_xx_small", "coat_tiny", "halonet26t"])
 def test_attention_that_cannot_be_placed_is_refused_by_name(name):
     model = timm.create_model(name, pretrained=False).eval()
     with pytest.raises(AttnprobeError):
-        attnprobe.analyze(model, torch.zeros(1, 3, 224, 224), ["entropy"])
+        attnprobe.analyze(model, torch.zeros(1, *model.pretrained_cfg["input_size"]), ["entropy"])
 
 
 def test_conventions_may_be_given_by_name(images):

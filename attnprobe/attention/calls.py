@@ -2,24 +2,28 @@
 
 An attention module needs no code of its own here. Where it calls SDPA the queries and keys are
 read there; where it only forms the probabilities its logits are kept instead, as the bias of
-empty queries and keys, so that kernels and metrics need not know the difference.
+empty queries and keys, so that kernels and metrics need not know the difference. Which modules
+those are is read from the code of their forward passes (see `code`), not from their names.
 """
 
 from collections.abc import Callable
-from functools import cache
-from inspect import isfunction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnprobe.attention.code import reaches
+from attnprobe.attention.multihead import MULTIHEAD, read_multihead
 from attnprobe.attention.reader import Call, RawAttention, Reader
 from attnprobe.attention.sdpa import SDPA
+from attnprobe.attention.weighted import from_logits
 from attnprobe.errors import CaptureError
 
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
-_NAMES = {"scaled_dot_product_attention", "softmax"}
+ATTENTION = (F.scaled_dot_product_attention, MULTIHEAD)
+_LIBRARIES = {"timm", "torch", "torchvision", "transformers", "open_clip"}
+_HEADS = ("num_heads", "heads", "num_attention_heads", "n_heads", "n_head")
 
 
 def _matches(module: nn.Module) -> bool:
@@ -28,24 +32,28 @@ def _matches(module: nn.Module) -> bool:
 
 
 def _attends(module: nn.Module) -> bool:
+    if isinstance(module, nn.MultiheadAttention):
+        return True
     if type(module).__module__.startswith("torch."):
         return False
-    return _calls(type(module)) or any(isinstance(x, nn.Softmax) for x in module.children())
-
-
-@cache
-def _calls(kind: type) -> bool:
-    """Whether the code of a class names one of the calls."""
-    own = [base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins"))]
-    functions = [value for base in own for value in vars(base).values() if isfunction(value)]
-    return any(_NAMES & set(function.__code__.co_names) for function in functions)
+    softmax = any(isinstance(child, nn.Softmax) for child in module.children())
+    return softmax or reaches(type(module), (*SOFTMAX, *ATTENTION))
 
 
 def _watch(module: nn.Module, func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
-    return func in SOFTMAX or SDPA.watch(module, func, args, kwargs)
+    del module
+    return func in ATTENTION or (func in SOFTMAX and not over_classes(args, kwargs))
+
+
+def over_classes(args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a softmax makes one distribution an image, as over classes; never one a token."""
+    logits = args[0] if args else kwargs["input"]
+    return logits.ndim == 2 and logits.shape[0] != logits.shape[1]
 
 
 def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -> RawAttention:
+    if call.func is MULTIHEAD:
+        return read_multihead(module, call)
     if call.func not in SOFTMAX:
         return SDPA.read(module, call, inputs)
     logits = call.args[0] if call.args else call.kwargs["input"]
@@ -58,17 +66,29 @@ def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -
         )
     if logits.ndim == 3:  # [images x windows x heads, queries, keys]
         logits = logits.unflatten(0, (-1, heads_of(module)))
-    empty = logits.new_zeros(1, 1, 1, 1)
-    batch, heads, queries, keys = logits.shape
-    return RawAttention(
-        empty.expand(batch, heads, queries, 1), empty.expand(batch, heads, keys, 1), 0.0, logits
-    )
+    return from_logits(logits)
 
 
 def heads_of(module: nn.Module) -> int:
     """Return the heads that a module folds into its batch axis; 1 where it names none."""
-    heads = getattr(module, "num_heads", 1)
-    return heads if isinstance(heads, int) else 1
+    named = (getattr(module, name, None) for name in _HEADS)
+    return next((heads for heads in named if isinstance(heads, int)), 1)
+
+
+def axes_look_alike(module: nn.Module, q: Tensor, images: int) -> bool:
+    """Whether a module of the user's own may as well have put the heads before the images."""
+    library = type(module).__module__.partition(".")[0]
+    return library not in _LIBRARIES and q.shape[0] == q.shape[1] == images > 1
+
+
+def seen_outside(func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a call outside every attention module that was found is attention."""
+    if func in ATTENTION:
+        return True
+    if func not in SOFTMAX:
+        return False
+    logits = args[0] if args else kwargs["input"]
+    return logits.ndim > 2 and logits.shape[-1] == logits.shape[-2] > 1
 
 
 CALLS = Reader("calls", _matches, _watch, _read)

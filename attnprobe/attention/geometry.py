@@ -1,19 +1,24 @@
 """Token geometry of a layer from the model and the image it was given."""
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 from timm.models import swin_transformer, swin_transformer_v2
 from torch import Tensor, nn
 
 from attnprobe.attention.families import variant_of
+from attnprobe.attention.given import Given, given_grid
 from attnprobe.attention.layers import Site
-from attnprobe.attention.placing import ordinary
+from attnprobe.attention.placing import around, ordinary
 from attnprobe.attention.reader import RawAttention
 from attnprobe.attention.variant import At
 from attnprobe.errors import GeometryError
 from attnprobe.types import TokenGrid
 
+_STAGE = re.compile(r"(?:^|\.)(?:layers|stages|blocks)\.(\d+)\.(?:blocks|layers)\.\d")
+_FEATURES = re.compile(r"(?:^|\.)features\.(\d+)\.\d+\.attn")  # stages and mergings in turn
 _SWIN_BLOCKS = (swin_transformer.SwinTransformerBlock, swin_transformer_v2.SwinTransformerV2Block)
 
 
@@ -22,14 +27,24 @@ def stage_of(name: str) -> int:
 
     >>> stage_of("layers.2.blocks.0.attn"), stage_of("blocks.7.attn")
     (2, 0)
+    >>> stage_of("features.3.1.attn"), stage_of("blocks.1.layers.0.layers.window.attn")
+    (1, 1)
+    >>> stage_of("encoder.layers.2.blocks.0.attention"), stage_of("encoder.layers.2.attention")
+    (2, 0)
     """
-    parts = name.split(".")
-    staged = len(parts) > 1 and parts[0] in ("layers", "stages") and parts[1].isdigit()
-    return int(parts[1]) if staged else 0
+    staged = re.match(r"(?:layers|stages)\.(\d+)\.", name) or _STAGE.search(name)
+    listed = _FEATURES.search(name)
+    if staged is None and listed is not None:
+        return int(listed[1]) // 2
+    return int(staged[1]) if staged else 0
 
 
 def grid_of(
-    model: nn.Module, site: Site, raw: RawAttention, image: tuple[int, int, int]
+    model: nn.Module,
+    site: Site,
+    raw: RawAttention,
+    image: tuple[int, int, int],
+    given: Given | None = None,
 ) -> TokenGrid | None:
     """Return the token grid of one layer and check it against the tokens that came.
 
@@ -38,6 +53,7 @@ def grid_of(
         site: The attention module.
         raw: What it attended with.
         image: Images of the batch, and their height and width in pixels.
+        given: What the user states instead of what is known.
 
     Returns:
         None where its tokens have no place on the image.
@@ -56,11 +72,13 @@ def grid_of(
         queries=raw.q.shape[2],
         keys=tokens,
     )
-    variant = variant_of(site.module)
-    if variant is not None and variant.place is not None:
-        return variant.place(at)
+    if given is not None:
+        return given_grid(given, at)
+    place = _place_of(at)
+    if place is not None:
+        return place(at)
     if isinstance(site.block, _SWIN_BLOCKS):
-        grid = _window_grid(model, name, site.block, size)
+        grid = _window_grid(at, site.block)
     elif at.windows == 1 and at.queries == tokens and _embeds_once(model):
         grid = _plain_grid(model, name, size)
     else:
@@ -74,11 +92,20 @@ def grid_of(
     return grid
 
 
+def _place_of(at: At) -> Callable[[At], TokenGrid | None] | None:
+    """Return what places the tokens of a module of its class, or in a block of its class."""
+    modules = (at.module, *(part for _, part in around(at)))
+    known = (variant_of(module) for module in modules)
+    return next((variant.place for variant in known if variant and variant.place), None)
+
+
 def _embeds_once(model: nn.Module) -> bool:
     """Whether one convolution makes the tokens of all layers."""
     embed = getattr(model, "patch_embed", None)
     flat = len({stage.get("reduction") for stage in getattr(model, "feature_info", ())}) <= 1
-    convolved = isinstance(getattr(embed, "proj", None), nn.Conv2d)
+    convolved = isinstance(getattr(embed, "proj", None), nn.Conv2d) and not hasattr(
+        embed, "backbone"
+    )
     return flat and convolved and hasattr(model, "num_prefix_tokens")
 
 
@@ -122,24 +149,28 @@ def _prefix_names(model: Any, prefix: int) -> tuple[str, ...]:
     return tuple(names) if len(names) == prefix else ()
 
 
-def _window_grid(model: Any, name: str, block: Any, image: tuple[int, int]) -> TokenGrid:
-    reduction = model.feature_info[stage_of(name)]["reduction"]
-    rows, cols = block.input_resolution
+def _window_grid(at: At, block: Any) -> TokenGrid:
+    """Place timm's Swin windows; it shifts the image first and then pads it for them to tile."""
+    model: Any = at.model
+    reduction = model.feature_info[stage_of(at.name)]["reduction"]
+    rows, cols = (math.ceil(side / reduction) for side in at.image)
     window = tuple(block.window_size)
-    if rows % window[0] or cols % window[1] or (rows * reduction, cols * reduction) != image:
-        raise GeometryError(
-            f"{name}: windows of {window[0]} x {window[1]} do not tile the grid of a "
-            f"{image[0]} x {image[1]} image at stride {reduction} ({rows} x {cols} tokens), and "
-            "padded tokens would be counted as image",
-            f"use an input size that {reduction * window[0]} divides",
-        )
-    return TokenGrid(
+    grid = TokenGrid(
         rows,
         cols,
         (float(reduction), float(reduction)),
         window=window,
         shift=tuple(block.shift_size),
+        padding=(-rows % window[0], -cols % window[1]),
+        late=True,
     )
+    if math.prod(grid.windows) != at.windows:
+        raise GeometryError(
+            f"{at.name} attends in {at.windows} windows, but a {rows} x {cols} grid has "
+            f"{grid.windows[0]} x {grid.windows[1]} of {window[0]} x {window[1]}",
+            "use the input size that the model expects",
+        )
+    return grid
 
 
 def tokens_of(x: Tensor, image: tuple[int, int, int]) -> Tensor:

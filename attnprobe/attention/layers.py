@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from attnprobe.attention.families import variant_of
@@ -38,22 +39,23 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
         CaptureError: There is none, or one that no reader knows.
     """
     known = tuple(readers)
+    _check_visible(model)
     without = left_out(model)
     sites: list[Site] = []
     for name, module in model.named_modules():
         if any(name.startswith(f"{site.name}.") for site in sites) or is_pooling(module):
             continue
-        if not name or name in without:
+        if not name or any(name == other or name.startswith(f"{other}.") for other in without):
             continue
         reader = next((reader for reader in known if reader.matches(module)), None)
         known_of = variant_of(module)
         if reader is not None and known_of is not None and known_of.refused:
             raise CaptureError(
                 f"{name} ({type(module).__name__}) {known_of.refused}",
-                "there is no attention matrix to measure; choose a model that has one",
+                "there is no attention of patches of an image to measure; choose another model",
             )
         if reader is not None:
-            sites.append(Site(name, module, model.get_submodule(_block_of(name)), reader))
+            sites.append(Site(name, module, _block_of(model, name), reader))
         elif _looks_like_attention(module):
             raise CaptureError(
                 f"no reader knows the attention of {name} ({type(module).__name__})",
@@ -63,9 +65,23 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
         reason = next((f": {name} {reason}" for name, reason in without.items()), "")
         raise CaptureError(
             f"{type(model).__name__} has no attention layers that attnprobe can read{reason}",
-            "give a ViT-like model, Swin or Swin V2; a convolutional network has no attention",
+            "give a model that calls scaled_dot_product_attention, nn.MultiheadAttention or a "
+            "softmax over its keys in a module of its own; a convolutional network has none",
         )
     return sites
+
+
+def _check_visible(model: nn.Module) -> None:
+    """Refuse a model whose attention torch runs out of sight."""
+    for name, module in model.named_modules():
+        hidden = "scripted" if isinstance(module, torch.jit.ScriptModule) else ""
+        hidden = "compiled" if hasattr(module, "_orig_mod") else hidden
+        if hidden:
+            raise CaptureError(
+                f"{name or 'the model'} ({type(module).__name__}) is {hidden}, which hides its "
+                "attention",
+                "give the module as it was before torch.jit or torch.compile",
+            )
 
 
 def left_out(model: nn.Module) -> dict[str, str]:
@@ -74,14 +90,34 @@ def left_out(model: nn.Module) -> dict[str, str]:
     return {name: variant.left_out for name, variant in known if variant and variant.left_out}
 
 
-def _block_of(name: str) -> str:
-    """Return the block around an attention module: its entry in the encoder's list of blocks.
+def _block_of(model: nn.Module, name: str) -> nn.Module:
+    """Return the block around an attention module: its entry in the encoder's list of blocks."""
+    listed = re.match(r"(?:.*\.)?(?:blocks|fusion)\.\d+(?=\.)", name)
+    found = model.get_submodule(listed[0]) if listed else None
+    if found is not None and not isinstance(found, nn.ModuleList) and not _several(found):
+        return found
+    entry = name
+    while entry:
+        container, _, _ = entry.rpartition(".")
+        block = model.get_submodule(entry)
+        if _lists(model.get_submodule(container), block):
+            return block
+        entry = container
+    return model.get_submodule(name.rpartition(".")[0] or name)
 
-    >>> _block_of("blocks.0.attns.1.attn"), _block_of("layers.2.blocks.1.attn")
-    ('blocks.0', 'layers.2.blocks.1')
-    """
-    listed = re.match(r"(?:.*\.)?blocks\.\d+(?=\.)", name)
-    return listed[0] if listed else name.rpartition(".")[0]
+
+def _lists(container: nn.Module, block: nn.Module) -> bool:
+    """Whether a container holds blocks, and not the parts of one."""
+    if isinstance(container, nn.Sequential):
+        return sum(type(part) is type(block) for part in container) > 1
+    return isinstance(container, nn.ModuleList)
+
+
+def _several(container: nn.Module) -> bool:
+    """Whether a container holds modules of one class in turn, as a stage does its blocks."""
+    return isinstance(container, nn.Sequential) and len({type(x) for x in container}) == 1 < len(
+        container
+    )
 
 
 def is_pooling(module: nn.Module) -> bool:

@@ -5,6 +5,7 @@ states for its stages, and windows are placed only for modules whose partition i
 """
 
 import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -12,6 +13,9 @@ from torch import nn
 from attnprobe.attention.variant import At
 from attnprobe.errors import GeometryError
 from attnprobe.types import TokenGrid
+
+Rounding = Callable[[float], int]
+_UNPADDED = ("valid", 0, (0, 0))
 
 
 def ordinary(at: At) -> TokenGrid | None:
@@ -27,8 +31,13 @@ def ordinary(at: At) -> TokenGrid | None:
     return by_count(at, at.keys)
 
 
-def by_count(at: At, tokens: int) -> TokenGrid:
+def by_count(at: At, tokens: int, rounded: Rounding = math.ceil) -> TokenGrid:
     """Return the grid of so many tokens in reading order at a stride that the model states.
+
+    Args:
+        at: The layer.
+        tokens: Its tokens.
+        rounded: What becomes of a part of a stride.
 
     Raises:
         GeometryError: None of its strides, or more than one, gives that number.
@@ -36,12 +45,35 @@ def by_count(at: At, tokens: int) -> TokenGrid:
     stated = {stage.get("reduction") for stage in getattr(at.model, "feature_info", ())}
     count = getattr(at.model, "num_prefix_tokens", 0)
     prefixes = {0, count} if isinstance(count, int) else {0}
+    return by_stride(at, tokens, strides=stated, prefixes=prefixes, rounded=rounded)
+
+
+def by_stride(
+    at: At,
+    tokens: int,
+    *,
+    strides: Iterable[int | None],
+    prefixes: Collection[int] = (0,),
+    rounded: Rounding = math.ceil,
+) -> TokenGrid:
+    """Return the grid of so many tokens in reading order at one of some strides.
+
+    Args:
+        at: The layer.
+        tokens: Its tokens.
+        strides: Strides in pixels.
+        prefixes: How many prefix tokens there may be.
+        rounded: What becomes of a part of a stride.
+
+    Raises:
+        GeometryError: None of the strides, or more than one, gives that number.
+    """
     found = {
         TokenGrid(rows, cols, (float(stride), float(stride)), prefix=prefix)
-        for stride in stated
+        for stride in strides
         if isinstance(stride, int)
         for prefix in prefixes
-        for rows, cols in [[math.ceil(side / stride) for side in at.image]]
+        for rows, cols in [[rounded(side / stride) for side in at.image]]
         if rows * cols + prefix == tokens
     }
     if len(found) != 1:
@@ -54,40 +86,137 @@ def unknown(at: At, what: str) -> GeometryError:
     return GeometryError(
         f"cannot place {what} of {at.name} ({type(at.module).__name__}) on an image of "
         f"{at.image[0]} x {at.image[1]}",
-        "use the input size the model expects, or add its geometry in attnprobe/attention/families",
+        "use the input size the model expects, give grid= to capture or analyze, or add its "
+        "geometry in attnprobe/attention/families",
     )
 
 
-def windows(at: At) -> TokenGrid:
-    """Place solid square windows in reading order.
+def windows(
+    at: At, rounded: Rounding = math.ceil, size: tuple[int, int] | None = None
+) -> TokenGrid:
+    """Place solid windows in reading order, padded below and to the right so that they tile.
+
+    One window of all tokens may have any shape.
+
+    Args:
+        at: The layer.
+        rounded: What becomes of a part of a stride.
+        size: Rows and columns of a window, where the model states them; else it is square.
 
     Raises:
         GeometryError: They are not that.
     """
-    side = math.isqrt(at.keys)
-    whole = by_count(at, at.windows * at.keys)
-    if at.queries != at.keys or side**2 != at.keys or whole.rows % side or whole.cols % side:
+    high, wide = size or (math.isqrt(at.keys),) * 2
+    found = set[TokenGrid]()
+    for stride in strides_of(at):
+        rows, cols = (rounded(length / stride) for length in at.image)
+        whole = TokenGrid(rows, cols, (float(stride), float(stride)))
+        tiled = replace(whole, window=(high, wide), padding=(-rows % high, -cols % wide))
+        if at.windows == 1 and whole.tokens == at.keys:
+            found.add(whole)
+        elif high * wide == at.keys and math.prod(tiled.windows) == at.windows:
+            found.add(tiled)
+    if at.queries != at.keys or len(found) != 1:
         raise unknown(at, f"{at.queries} queries and {at.keys} keys in {at.windows} windows")
-    return whole if at.windows == 1 else replace(whole, window=(side, side))
+    return found.pop()
 
 
-def strided(at: At) -> TokenGrid:
+def strides_of(at: At) -> set[int]:
+    """Return the stride of the stage that a layer is in, or all that its model states."""
+    stated = getattr(at.model, "feature_info", ())
+    strides = {stage.get("module", ""): stage.get("reduction") for stage in stated}
+    own = {
+        stride
+        for module, stride in strides.items()
+        # timm's Twins says block.0 of its blocks.0
+        if module and at.name.startswith((f"{module}.", f"{module.replace('block.', 'blocks.')}."))
+    }
+    return {stride for stride in own or strides.values() if isinstance(stride, int)}
+
+
+def strided(at: At, rounded: Rounding = math.ceil) -> TokenGrid:
     """Place keys that the convolution `sr` made of whole cells of the queries.
 
+    Args:
+        at: The layer.
+        rounded: What becomes of a part of a stride.
+
     Raises:
         GeometryError: They are not that.
     """
-    grid = by_count(at, at.queries)
+    grid = by_count(at, at.queries, rounded)
+    return pooled(at, grid, at.module.sr)
+
+
+def pooled(at: At, grid: TokenGrid, convolution: object) -> TokenGrid:
+    """Place keys that a convolution made of whole cells of the queries; of the rest it makes none.
+
+    Args:
+        at: The layer.
+        grid: Where its queries lie.
+        convolution: What made the keys.
+
+    Raises:
+        GeometryError: They are not that.
+    """
     if at.queries == at.keys:
         return grid
-    convolution = at.module.sr
     rows, cols = grid.rows, grid.cols
-    whole = isinstance(convolution, nn.Conv2d) and convolution.stride == convolution.kernel_size
-    step = convolution.stride if whole else (rows + 1, cols + 1)  # which divide nothing
-    if rows % step[0] or cols % step[1]:
+    step = (rows + 1, cols + 1)  # which make no key
+    if isinstance(convolution, nn.Conv2d) and convolution.stride == convolution.kernel_size:
+        step = (int(convolution.stride[0]), int(convolution.stride[1]))
+    if rows < step[0] or cols < step[1]:
         raise unknown(at, f"{at.keys} keys for {rows} x {cols} queries")
     patch = (grid.patch[0] * step[0], grid.patch[1] * step[1])
     keys = TokenGrid(rows // step[0], cols // step[1], patch)
     if keys.patches != at.keys:
         raise unknown(at, f"{at.keys} keys for {rows} x {cols} queries")
     return replace(grid, keys=keys)
+
+
+def subsampled(at: At) -> TokenGrid:
+    """Place queries that are every second token of every second row of the keys.
+
+    Raises:
+        GeometryError: They are not that.
+    """
+    keys, queries = by_count(at, at.keys), by_count(at, at.queries)
+    middle = (keys.patch[0] / 2, keys.patch[1] / 2)
+    return replace(queries, keys=keys, origin=middle)
+
+
+def around(at: At) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules around an attention module with their names, the nearest first."""
+    name = at.name
+    while name:
+        name = name.rpartition(".")[0]
+        yield name, at.model.get_submodule(name)
+
+
+def embedded(at: At, convolution: object, prefix: Sequence[str]) -> TokenGrid:
+    """Place tokens that one convolution makes of an image, in reading order after a prefix.
+
+    Args:
+        at: The layer.
+        convolution: The convolution.
+        prefix: What the prefix tokens are, in order.
+
+    Raises:
+        GeometryError: They are not that.
+    """
+    if not isinstance(convolution, nn.Conv2d) or convolution.padding not in _UNPADDED:
+        raise unknown(at, f"{at.keys} tokens, which no convolution makes of patches,")
+    step = (int(convolution.stride[0]), int(convolution.stride[1]))
+    rows, cols = (
+        (side - size) // stride + 1
+        for side, size, stride in zip(at.image, convolution.kernel_size, step, strict=True)
+    )
+    patch = (float(step[0]), float(step[1]))
+    grid = TokenGrid(rows, cols, patch, prefix=len(prefix), names=tuple(prefix))
+    if (at.windows, at.queries, at.keys) != (1, grid.tokens, grid.tokens):
+        raise unknown(
+            at,
+            f"{at.queries} queries and {at.keys} keys in {at.windows} windows, where {rows} x "
+            f"{cols} patches and {grid.prefix} prefix tokens are {grid.tokens},",
+        )
+    return grid

@@ -21,7 +21,7 @@ _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 def _matches(module: nn.Module) -> bool:
     heads = isinstance(getattr(module, "num_heads", None), int)
     projections = hasattr(module, "qkv") or hasattr(module, "q_proj")
-    return heads and projections and hasattr(module, "fused_attn")
+    return heads and projections and bool(getattr(module, "fused_attn", False))
 
 
 def _watch(module: nn.Module, func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
@@ -34,12 +34,12 @@ def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -
     given = dict(zip(_NAMES, call.args, strict=False)) | call.kwargs
     q, k = given["query"], given["key"]
     if given.get("is_causal"):
-        raise CaptureError("causal attention has no meaning over image patches", "use an encoder")
+        raise causal(module)
     scale = given.get("scale")
     mask = given.get("attn_mask")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     if q.ndim == 4:
-        return RawAttention(q, k, scale, _additive(mask, q))
+        return RawAttention(q, k, scale, additive(mask, q, module))
     return _arranged(module, q, k, scale=scale, mask=mask)
 
 
@@ -55,7 +55,7 @@ def _arranged(
         if mask is not None and mask.ndim == 3:
             mask = mask.unflatten(0, (-1, heads))
         q, k = (x.unflatten(0, (-1, heads)) for x in (q, k))
-        return RawAttention(q, k, scale, _additive(mask, q))
+        return RawAttention(q, k, scale, additive(mask, q, module))
     variant = variant_of(module)
     if mask is not None or variant is None or variant.arrange is None:
         raise CaptureError(
@@ -66,13 +66,44 @@ def _arranged(
     return RawAttention(q, k, scale, None)
 
 
-def _additive(mask: Tensor | None, q: Tensor) -> Tensor | None:
-    """Return an SDPA mask as additive logits with four axes."""
+def causal(module: nn.Module) -> CaptureError:
+    """Return what to raise at attention that looks back only."""
+    return CaptureError(
+        f"the attention of {type(module).__name__} is causal, as of a text model, which has no "
+        "meaning over image patches",
+        "give the vision encoder alone, such as model.visual or model.vision_model",
+    )
+
+
+def additive(mask: Tensor | None, q: Tensor, module: nn.Module) -> Tensor | None:
+    """Return a mask as additive logits with four axes.
+
+    Args:
+        mask: Additive, or bool and true where there is attention.
+        q: The queries, whose type it gets.
+        module: The attention module.
+
+    Raises:
+        CaptureError: It is the mask of a causal model.
+    """
     if mask is None:
         return None
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, float("-inf"))
-    return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    if _is_causal(mask):
+        raise causal(module)
+    return mask
+
+
+def _is_causal(mask: Tensor) -> bool:
+    """Whether one mask for all images and heads hides all that comes after a token."""
+    images, heads, queries, keys = mask.shape
+    if images > 1 or heads > 1 or queries != keys or keys == 1:
+        return False
+    after = mask.new_ones(keys, keys, dtype=torch.bool).triu(1)
+    lowest = torch.finfo(mask.dtype).min
+    return bool((mask[0, 0] <= lowest)[after].all())
 
 
 SDPA = Reader("sdpa", _matches, _watch, _read)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from attnprobe.attention.reader import Call, RawAttention
 from attnprobe.types import TokenGrid
@@ -45,8 +45,12 @@ class Variant:
             GeometryError where they have one that is not known.
         arrange: `arrange(module, raw)` brings what was read to the axes of `RawAttention`, and
             its tokens to reading order.
+        order: `order(model, module, raw)` brings tokens to reading order after that, where
+            only the whole model says what their order is.
         join: `join(module, calls)` makes one attention of all watched calls, of a class that
             makes several in one pass (heads one after another, say).
+        output: `output(block, module, output)` returns the layer's feature, of a class whose
+            block returns several things and not the feature first.
         left_out: Why it is no layer, of a model that attends over patches elsewhere.
         refused: Why a model that has it cannot be measured.
     """
@@ -54,6 +58,8 @@ class Variant:
     kind: str
     place: Callable[[At], TokenGrid | None] | None = None
     arrange: Callable[[nn.Module, RawAttention], RawAttention] | None = None
+    order: Callable[[nn.Module, nn.Module, RawAttention], RawAttention] | None = None
     join: Callable[[nn.Module, Sequence[Call]], RawAttention] | None = None
+    output: Callable[[nn.Module, nn.Module, Any], Tensor] | None = None
     left_out: str = ""
     refused: str = ""

@@ -13,9 +13,12 @@ from torch import nn
 
 from attnprobe import catalogue, extensions
 from attnprobe.attention import Reader
-from attnprobe.checkpoints import hub, loading, request, resizing, sources
+from attnprobe.attention.given import Given
+from attnprobe.checkpoints import hub, loading, masked, request, resizing, sources
+from attnprobe.checkpoints.masked import Masked
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.formats import Format
+from attnprobe.metrics import Metric
 from attnprobe.types import CheckpointSpec, LoadLedger
 
 
@@ -30,6 +33,9 @@ class LoadedModel:
         ledger: What became of every tensor of the file.
         epoch: The epoch that the file says it was saved after, if it says one.
         readers: The user's own attention readers for it.
+        metrics: The user's own metrics, to be asked for by name.
+        grid: Where its tokens lie, as the user states it (see `capture`), or None.
+        masked: How its images were masked in pre-training, where the file tells.
     """
 
     spec: CheckpointSpec
@@ -37,6 +43,9 @@ class LoadedModel:
     ledger: LoadLedger
     epoch: float | None = None
     readers: tuple[Reader, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    grid: Given | None = None
+    masked: Masked | None = None
 
 
 def load(source: str | Path, **options: Any) -> LoadedModel:
@@ -57,19 +66,21 @@ def load(source: str | Path, **options: Any) -> LoadedModel:
     own = extensions.load(wanted.plugins)
     loaded = _load(source, wanted, own.formats)
     spec, ledger = resizing.resize(loaded.spec, loaded.module, loaded.ledger, wanted)
-    spec = replace(spec, asked=wanted.asked)
-    return replace(loaded, spec=spec, ledger=ledger, readers=own.readers)
+    spec = replace(spec, asked=wanted.asked | own.identity)
+    loaded = replace(loaded, readers=own.readers, metrics=own.metrics)
+    return replace(loaded, spec=spec, ledger=ledger)
 
 
 def _load(source: str | Path, wanted: LoadOptions, own: Sequence[Format]) -> LoadedModel:
     located = sources.resolve(source)
     wanted = replace(wanted, name=wanted.name or located.name or None)
     if located.path is None:
-        found = LoadedModel(*hub.load(located.timm, name=wanted.name))
+        how = masked.of_timm(located.timm)
+        found = LoadedModel(*hub.load(located.timm, name=wanted.name), masked=how)
     else:
-        spec, module, ledger, epoch = loading.load_file(located.path, wanted, own)
+        spec, module, ledger, epoch, how = loading.load_file(located.path, wanted, own)
         sources.check(located, spec.sha256)
-        found = LoadedModel(replace(spec, source=located.label), module, ledger, epoch)
+        found = LoadedModel(replace(spec, source=located.label), module, ledger, epoch, masked=how)
     if located.record is None:
         return found
     return replace(found, spec=catalogue.complete(found.spec, located.record))

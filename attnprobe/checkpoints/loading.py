@@ -23,17 +23,18 @@ from attnprobe.checkpoints import (
     sharded,
     weightfiles,
 )
+from attnprobe.checkpoints.masked import Masked, of_file
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 from attnprobe.formats import Converted, Format, Weights, convert, identify, unwrap
 from attnprobe.formats.containers import named_tensors
 from attnprobe.types import CheckpointSpec, LoadLedger
 
-Loaded = tuple[CheckpointSpec, nn.Module, LoadLedger, float | None]
+Loaded = tuple[CheckpointSpec, nn.Module, LoadLedger, float | None, Masked | None]
 
 
 def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Loaded:
-    """Return spec, module, ledger and epoch of a checkpoint file.
+    """Return spec, module, ledger, epoch and way of masking of a checkpoint file.
 
     Args:
         path: The file.
@@ -47,8 +48,8 @@ def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Lo
         opened = sharded.read(path, trust=wanted.trust)
         with hashing.digesting(opened.parts or (path,)) as digest:
             with checksums.verified(opened.checks):
-                spec, module, ledger, epoch = _load(opened, wanted, own)
-            return replace(spec, sha256=digest()), module, ledger, epoch
+                found = _load(opened, wanted, own)
+            return replace(found[0], sha256=digest()), *found[1:]
     except CheckpointError as error:
         if path.name in error.cause:
             raise
@@ -58,7 +59,8 @@ def load_file(path: Path, wanted: LoadOptions, own: Sequence[Format] = ()) -> Lo
 def _load(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]) -> Loaded:
     reading, ledger = _filled(opened, wanted, own)
     spec = _spec(reading, opened, wanted)
-    return spec, reading.module, ledger, metadata.epoch(opened.content, opened.metadata)
+    epoch = metadata.epoch(opened.content, opened.metadata)
+    return spec, reading.module, ledger, epoch, of_file(opened, reading.module, wanted.part)
 
 
 def _filled(

@@ -21,7 +21,7 @@ class LoadOptions:
         img_size: Rows and columns of the input in pixels, to which positions are resampled;
             one number or "224x192" do too.
         window: Rows and columns of the attention windows, to which tables are resampled.
-        plugins: Python files with formats and readers of the user's own.
+        plugins: Python files with formats, readers and metrics of the user's own.
     """
 
     heads: int | None = None

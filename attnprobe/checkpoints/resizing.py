@@ -7,11 +7,14 @@ anew, with nothing resampled.
 """
 
 import inspect
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from attnprobe.checkpoints.request import LoadOptions
@@ -19,6 +22,8 @@ from attnprobe.errors import CheckpointError
 from attnprobe.types import CheckpointSpec, LoadLedger
 
 Size = tuple[int, int]
+_PLACES = re.compile(r"(^|\.)(pos_embed\w*|patch_pos|position_embeddings?|attention_biases)$")
+_FOLLOWING = ("NaFlexVit",)  # resample their positions themselves, in every pass
 _HOW = {
     "pos_embed": "bicubic, antialiased",
     "relative_position_bias_table": "interpolated on BEiT's geometric grid",
@@ -57,7 +62,7 @@ def _attempt(change: Any, module: nn.Module, size: Size | None, window: Size | N
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             change(size, window)
-    except (AssertionError, ValueError, RuntimeError, TypeError) as error:
+    except (AssertionError, LookupError, ValueError, RuntimeError, TypeError) as error:
         shapes = (("--img-size", size), ("--window", window))
         asked = " and ".join(f"{name} {_by(shape)}" for name, shape in shapes if shape)
         raise CheckpointError(
@@ -68,6 +73,8 @@ def _attempt(change: Any, module: nn.Module, size: Size | None, window: Size | N
 
 def _changer(module: nn.Module, size: Size | None, window: Size | None) -> Any:
     method = getattr(module, "set_input_size", None)
+    if method is None and window is None and not _placed(module):
+        return partial(_tried, module)
     if method is None:
         raise CheckpointError(
             f"{type(module).__name__} cannot change its input size in this timm",
@@ -85,6 +92,21 @@ def _changer(module: nn.Module, size: Size | None, window: Size | None) -> Any:
         method(img_size=size, **({"window_size": window} if window is not None else {}))
 
     return change
+
+
+def _placed(module: nn.Module) -> bool:
+    """Whether parameters belong to the places of one grid, which other grids would misuse."""
+    if type(module).__name__ in _FOLLOWING:
+        return False
+    return any(map(_PLACES.search, dict(module.named_parameters())))
+
+
+def _tried(module: nn.Module, size: Size, window: None) -> None:
+    """Show a model whose layers follow the image (convolutions, windows) that it takes a size."""
+    del window
+    weight = next(module.parameters())
+    with torch.inference_mode():
+        module(torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device))
 
 
 def _check_patches(module: nn.Module, size: Size | None) -> None:

@@ -169,11 +169,12 @@ def _one(plan: Plan, runs: "Runs", at: int) -> tuple["Result", str]:
         return result, "was measured before"
     model = _load(plan, at)
     kept = runs.take(model.spec.sha256)
-    apart = _differs(plan, kept) if kept else ""
+    apart = _differs(plan, kept, model) if kept else ""
     wanted = plan.world.shared(kept is None or bool(apart))
     if kept and not wanted:
         result = runs.reuse(kept)
-        return replace(result, name=model.spec.name), f"is finished; kept {kept.name}"
+        name = plan.config.label(model.spec.name)
+        return replace(result, name=name), f"is finished; kept {kept.name}"
     result = _measure(plan, at, model, runs, kept)
     again = f"measured again (changed: {apart})" if apart else "measured"
     return result, f"{again} in {result.provenance.seconds:.1f} s"
@@ -212,7 +213,10 @@ def _measure(
     return result
 
 
-def _differs(plan: Plan, kept: "Kept") -> str:
+def _differs(plan: Plan, kept: "Kept", model: "LoadedModel") -> str:
     """Return in what a finished run differs from the one that is wanted, or nothing."""
     apart = kept.differs(plan.expected(kept.candidates))
+    asked = kept.manifest["model"].get("asked", {})
+    if asked.get("plugins") != model.spec.asked.get("plugins"):
+        apart = apart or "plugins"
     return apart or ("" if kept.images_sha256 == plan.images_sha256 else "images")

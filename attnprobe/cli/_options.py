@@ -8,6 +8,7 @@ import click
 
 from attnprobe.cli import _config, _texts
 from attnprobe.cli._conventions import CONVENTIONS
+from attnprobe.cli._masking import MASKING
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Plain = click.Path(path_type=Path)
@@ -57,7 +58,8 @@ resizing = compose(
         "plugins",
         multiple=True,
         type=click.Path(exists=True, dir_okay=False),
-        help="Python file with your own FORMAT or READER; it runs. Repeat for several.",
+        help="Python file with your own FORMAT, READER or METRIC (measured where -m names it); it "
+        "runs. Repeat for several.",
     ),
 )
 loading = compose(
@@ -135,6 +137,7 @@ _measuring = compose(
         type=click.IntRange(0),
         help="Seed of the bootstrap.",
     ),
+    compose(*MASKING),
     click.option(
         "--maps",
         default=3,

@@ -51,9 +51,9 @@ def _layers_table(layers: Any) -> Any:
             Text(row.name),
             str(row.heads),
             str(row.head_dim),
-            f"{row.rows} x {row.cols}",
-            window + shifted,
+            f"{row.rows} x {row.cols}" if row.rows else "none",
+            (window + shifted) if row.rows else "",
             str(row.prefix),
-            f"{row.patch_h:g} px",
+            f"{row.patch_h:g} px" if row.rows else "",
         )
     return table

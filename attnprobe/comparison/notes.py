@@ -13,7 +13,7 @@ FEW = 30  # images below which intervals are known to be rough
 
 def notes(results: Sequence[Result]) -> list[str]:
     """Return sentences about differences in input, precision and what is missing."""
-    parts = (_inputs, _windows, _precisions, _missing, _images)
+    parts = (_inputs, _masks, _windows, _precisions, _missing, _images)
     return [text for part in parts for text in part(results)]
 
 
@@ -28,6 +28,18 @@ def _inputs(results: Sequence[Result]) -> Iterable[str]:
     crops = _by_value(results, lambda r: r.model.get("crop_pct"))
     if len(crops) > 1:
         yield f"The models see different crops of each image ({_listed(crops)} of its side)."
+
+
+def _masks(results: Sequence[Result]) -> Iterable[str]:
+    found = _by_value(results, lambda r: r.provenance.transform.get("mask", "whole images"))
+    if len(found) > 1:
+        yield (
+            f"The models were shown different parts of the images ({_listed(found)}). Dropped "
+            "patches leave fewer keys, so compare distances and entropies as parts of what "
+            "uniform attention would give."
+        )
+    elif "whole images" not in found:
+        yield f"The models were shown masked images: {next(iter(found))}."
 
 
 def _windows(results: Sequence[Result]) -> Iterable[str]:

@@ -6,6 +6,7 @@ from itertools import combinations
 
 from attnprobe.errors import ResultError
 from attnprobe.results import Result
+from attnprobe.types import MASKED
 
 FEWEST, MOST = 2, 8
 PAIRED = ("distance", "entropy", "head_kl", "prefix_mass", "cka")
@@ -81,4 +82,5 @@ def _check_definition(first: Result, other: Result, metric: str) -> None:
 
 def _definition(result: Result, metric: str) -> str:
     table = result.tables.get(metric)
-    return "" if table is None or table.empty else str(table["definition"].iloc[0])
+    text = "" if table is None or table.empty else str(table["definition"].iloc[0])
+    return text.partition(MASKED)[0]  # the same quantity, of other input: a note says so

@@ -94,6 +94,8 @@ def _shape_limits(inputs: AttentionInputs) -> str:
     ):
         if size > limit:
             return f"the fused kernel takes at most {limit} {what}, and the layer has {size}"
+    if not inputs.grid.whole:
+        return "the fused kernel takes layers of which no token is absent (padding, or dropped)"
     if not inputs.grid.plain:
         return "the fused kernel takes queries that are the keys, in solid windows"
     if inputs.scale == 0 and dim == 1:

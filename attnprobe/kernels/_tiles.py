@@ -1,4 +1,4 @@
-"""What the blocked kernel stands on: how a layer is cut, and keys, bias and gaps of each part.
+"""What the blocked kernel stands on: how a layer is cut, and keys and bias of each part.
 
 A tile is a set of images, of their windows and of query rows. Rows are cut only when one window
 of one image is too large for a tile: a matrix product over few rows spends its time on
@@ -10,53 +10,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from attnprobe.kernels._gaps import Gaps
 from attnprobe.tensors import AttentionInputs, every
-from attnprobe.types import TokenGrid
 
 MASKED = -1e30  # finite, so that 0 * MASKED is 0 and not NaN
-
-
-class Gaps(NamedTuple):
-    """Pair distances of a grid on demand, so that no matrix of all pairs is ever held.
-
-    Attributes:
-        y: Vertical centres of keys in input pixels, fp32 [key rows].
-        x: Horizontal centres of keys in input pixels, fp32 [key columns].
-        down: Vertical centres of queries, fp32 [query rows].
-        right: Horizontal centres of queries, fp32 [query columns].
-        queries: The patches that count as queries.
-    """
-
-    y: Tensor
-    x: Tensor
-    down: Tensor
-    right: Tensor
-    queries: slice = slice(0, None, 1)
-
-    @staticmethod
-    def of(grid: TokenGrid, device: torch.device, queries: slice) -> "Gaps":
-        """Return the gaps from some patches of a grid to all."""
-        sides = (*(grid.keys or grid).sides(), *grid.sides())
-        y, x, down, right = (torch.from_numpy(side).float().to(device) for side in sides)
-        return Gaps(y, x, down, right, queries)
-
-    def fill(self, out: Tensor, rows: slice) -> None:
-        """Write the distance of query patches `rows` to every key in place.
-
-        Args:
-            out: fp32 [..., rows, keys]; keys before the patches are prefix, at distance 0.
-            rows: Query patches among those that count, row-major.
-        """
-        wide = len(self.right)
-        query = torch.arange(rows.start, rows.stop, device=out.device)
-        query = self.queries.start + self.queries.step * query
-        y = (self.down[query // wide, None] - self.y).square_()  # [rows, key rows]
-        x = (self.right[query % wide, None] - self.x).square_()  # [rows, key columns]
-        gap = (y.unsqueeze(2) + x.unsqueeze(1)).sqrt_()  # [rows, key rows, key columns]
-        prefix = out.shape[-1] - len(self.y) * len(self.x)
-        out[..., :prefix] = 0
-        out[..., prefix:] = gap.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +31,9 @@ class Layer:
     gaps: Gaps | None  # None where no distance is wanted
     want: frozenset[str]
     queries: slice  # patches that count as queries
-    selves: bool  # whether every query is a key too
+    selves: bool  # whether every query is a key too, which no mask removes
+    alive: Tensor | None  # [images, windows, n] bool: queries that are there; None for all
+    counts: Tensor  # [1 | images] fp64: queries that count, of all windows
 
 
 class Place(NamedTuple):
@@ -201,25 +162,50 @@ def centred_bias(bias: Tensor, first: int) -> Tensor:
     return (bias - highest).clamp_(min=MASKED)
 
 
+def without_absent(bias: Tensor | None, present: Tensor | None, prefix: int) -> Tensor | None:
+    """Mask absent keys in a bias by image and window.
+
+    Args:
+        bias: As `bias_by_image` returns it, or None.
+        present: Which patches are there, bool [1 | images, 1 | windows, patches], or None.
+        prefix: Prefix keys before them.
+    """
+    if present is None:
+        return bias
+    absent = F.pad(~present, (prefix, 0), value=False)
+    mask = absent.float().mul_(MASKED)[:, :, None, None]  # [images, windows, 1, 1, keys]
+    return mask if bias is None else bias.float() + mask
+
+
 def prepare(inputs: AttentionInputs, want: frozenset[str], prefix: str) -> Layer:
     """Return a layer ready to be cut; see `attention_stats` for the arguments."""
     grid, batch = inputs.grid, (inputs.images, inputs.windows)
+    present = inputs.present
     bias = None if inputs.bias is None else bias_by_image(inputs.bias, *batch)
     queries = every(inputs.step, grid.queries)
     if bias is not None and bias.shape[3] > 1:
         bias = bias[..., grid.prefix :, :][..., queries, :]
+    q = inputs.q[:, :, grid.prefix :][:, :, queries].unflatten(0, batch)
+    rows = torch.tensor([batch[1] * q.shape[3]], dtype=torch.float64, device=q.device)
     return Layer(
-        q=inputs.q[:, :, grid.prefix :][:, :, queries].unflatten(0, batch),
+        q=q,
         k=inputs.keys.unflatten(0, batch),
-        bias=bias,
+        bias=without_absent(bias, present, grid.prefix),
         scale=inputs.scale,
         first=grid.prefix if prefix == "renormalised" else 0,
         prefix=grid.prefix,
         gaps=Gaps.of(grid, inputs.k.device, queries) if "distance" in want else None,
         want=want,
         queries=queries,
-        selves=grid.keys is None,
+        selves=grid.keys is None and present is None,
+        alive=None if present is None else present[..., queries].expand(*batch, -1),
+        counts=rows if present is None else inputs.counts(present),
     )
+
+
+def of_present(layer: Layer, rows: Tensor) -> Tensor:
+    """Set the rows of absent queries to zero, [..., images, windows, n]."""
+    return rows if layer.alive is None else rows.masked_fill(~layer.alive, 0.0)
 
 
 def width(layer: Layer) -> int:

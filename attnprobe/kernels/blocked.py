@@ -6,10 +6,10 @@ needs is linear in P once the log-sum-exp of each row is known:
     distance_a = <P_a, D>        entropy_a = sum_q lse_a - <P_a, S_a>
     KL(a || b) = <P_a, S_a> - <P_a, S_b> - sum_q (lse_a - lse_b)
 
-with <., .> summed over (q, k). So all head pairs and the distance cost one product of
-[heads x qk] with [qk x (heads, D)], and no logarithm of a probability is ever taken. Keys (and
-bias rows) are centred first: it changes no probability, keeps S near zero, and so keeps fp32
-accurate both for logits of 1e4 and for heads that are almost equal.
+summed over (q, k). All head pairs and the distance cost one product of [heads x qk] with
+[qk x (heads, D)], and no logarithm of a probability is ever taken. Keys (and bias rows) are
+centred first: it changes no probability, keeps S near zero, and fp32 accurate both for logits
+of 1e4 and for heads that are almost equal.
 """
 
 import math
@@ -28,6 +28,7 @@ from attnprobe.kernels._tiles import (
     centred_bias,
     centred_keys,
     cut,
+    of_present,
     prepare,
     rounded,
     width,
@@ -57,7 +58,7 @@ class _Found:
 def attention_stats(
     inputs: AttentionInputs, want: frozenset[str], *, prefix: str = "renormalised"
 ) -> AttentionStats:
-    """Return per-image means over patch queries (and windows), fp32.
+    """Return per-image means over the patch queries (of all windows) that are there, fp32.
 
     Args:
         inputs: One layer of one batch.
@@ -85,8 +86,7 @@ def attention_stats(
 
 def _measure(layer: Layer, cuts: Cuts, windows: slice, found: _Found) -> None:
     """Add some windows of all images to `found`."""
-    cut_rows = len(cuts.rows) > 1
-    kept: dict[int, Tensor] = {}  # keys by image, where several tiles need them
+    cut_rows, kept = len(cuts.rows) > 1, dict[int, Tensor]()  # keys by image, for several tiles
     tile = bias = None
     for rows in cuts.rows:
         new = True  # what depends on the rows alone is made once for all images
@@ -100,7 +100,7 @@ def _measure(layer: Layer, cuts: Cuts, windows: slice, found: _Found) -> None:
             if tile is None or tile.weights.shape[1:4] != place.shape:
                 tile, new = allocate(layer, place.shape), True
             if new and layer.gaps is not None:
-                layer.gaps.fill(tile.scores[tile.weights.shape[0]], rows)
+                layer.gaps.fill(tile.scores[tile.weights.shape[0]], windows, rows)
             if layer.bias is not None and (new or layer.bias.shape[0] > 1):
                 bias = centred_bias(bias_of(layer.bias, *place), layer.first)
             new = False
@@ -123,6 +123,8 @@ def _add(
         found.rest[here] = _lower_peaks(tile.logits, lse)
         if "prefix_mass" in layer.want and layer.prefix:
             found.prefix[here] = _prefix(layer, tile, q, k=k, bias=bias)
+    if layer.alive is not None:
+        tile.weights.mul_(layer.alive[place].unsqueeze(-1))
     _inner_products(layer, tile, place.images, found)
 
 
@@ -224,13 +226,14 @@ def _products(tile: Tile, *, apart: bool) -> tuple[Tensor, Tensor]:
 
 def _finish(layer: Layer, found: _Found) -> AttentionStats:
     """Turn sums over windows and query rows into means."""
-    want, rows = layer.want, found.lse[0, 0].numel()
-    inner, lse = found.inner / rows, found.rest.mean((2, 3)).T
+    want, counts = layer.want, layer.counts.unsqueeze(1)  # [1 | images, 1]
+    inner = found.inner / counts.unsqueeze(2)
+    lse = of_present(layer, found.rest).sum((2, 3)).T / counts
     own = inner.diagonal(dim1=1, dim2=2) if "kl" in want else inner[..., 0]
     # log-sum-exp minus <P, S> is the entropy; its difference to the cross term is the KL
     kl = (own - lse).unsqueeze(2) - (inner - lse.unsqueeze(1))
     return AttentionStats(
-        distance=(found.distance / rows).float() if "distance" in want else None,
+        distance=(found.distance / counts).float() if "distance" in want else None,
         entropy=(lse - own).clamp(min=0).float() if "entropy" in want else None,
         prefix_mass=_prefix_mass(layer, found) if "prefix_mass" in want else None,
         kl=kl.clamp(min=0).float() if "kl" in want else None,
@@ -243,4 +246,5 @@ def _prefix_mass(layer: Layer, found: _Found) -> Tensor:
     if layer.first:
         total = torch.logaddexp(mass.logsumexp(-1), found.lse)
         mass = (mass - total.unsqueeze(-1)).exp_()
-    return mass.mean((2, 3)).transpose(0, 1).float()
+    total = of_present(layer, mass.movedim(-1, 0)).sum((3, 4))  # [prefix, heads, images]
+    return (total / layer.counts).permute(2, 1, 0).float()

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attnprobe.tensors import AttentionInputs, AttentionStats, every
 from attnprobe.types import TokenGrid
 
 
 def logits(inputs: AttentionInputs, window: slice) -> Tensor:
-    """Return the logits of part of the batch, float64 [part, heads, queries, keys]."""
+    """Return the logits of part of the batch, float64 [part, heads, queries, keys].
+
+    They are the model's own, those of absent tokens included.
+    """
     q, k = inputs.q[window].double(), inputs.keys[window].double()
     scores = inputs.scale * q @ k.transpose(-2, -1)
     if inputs.bias is None:
@@ -28,9 +32,33 @@ def logits(inputs: AttentionInputs, window: slice) -> Tensor:
 
 
 def logits_by_image(inputs: AttentionInputs) -> Iterator[Tensor]:
-    """Yield the logits of one image after the other, [windows, heads, queries, keys]."""
-    for start in range(0, len(inputs.q), inputs.windows):
-        yield logits(inputs, slice(start, start + inputs.windows))
+    """Yield what counts of the logits of one image after the other (see `without_absent`)."""
+    present = present_by_image(inputs)
+    for image, start in enumerate(range(0, len(inputs.q), inputs.windows)):
+        scores = logits(inputs, slice(start, start + inputs.windows))
+        yield without_absent(scores, present[image])
+
+
+def present_by_image(inputs: AttentionInputs) -> list[Tensor | None]:
+    """Return which patches of each image are there, bool [1 | windows, patches], None for all."""
+    if (present := inputs.present) is None:
+        return [None] * inputs.images
+    inputs.counts(present)
+    return list(present.expand(inputs.images, -1, -1))
+
+
+def without_absent(scores: Tensor, present: Tensor | None) -> Tensor:
+    """Take absent keys out of logits, and make rows of absent queries flat, to be left out.
+
+    Args:
+        scores: [windows, heads, queries, keys], prefix tokens first.
+        present: Which patches are there, bool [1 | windows, patches], or None for all.
+    """
+    if present is None:
+        return scores
+    there = F.pad(present, (scores.shape[-1] - present.shape[-1], 0), value=True)
+    scores = scores.masked_fill(~there[:, None, None, :], float("-inf"))
+    return scores.masked_fill(~there[:, None, :, None], 0.0)
 
 
 def patch_rows(scores: Tensor, grid: TokenGrid, prefix: str) -> tuple[Tensor, Tensor]:
@@ -55,7 +83,9 @@ def patch_rows(scores: Tensor, grid: TokenGrid, prefix: str) -> tuple[Tensor, Te
 
 def distance(weights: Tensor, grid: TokenGrid, queries: slice = slice(None)) -> Tensor:
     """Return sum_k A'[q, k] * |c_q - c_k| in pixels; keys beyond the patches are prefix."""
-    gap = torch.tensor(grid.distances()[queries], dtype=weights.dtype, device=weights.device)
+    gaps = grid.distances()[..., queries, :]  # [queries, n], or [windows, queries, n]
+    gap = torch.tensor(gaps, dtype=weights.dtype, device=weights.device)
+    gap = gap.unsqueeze(1) if gap.ndim == 3 else gap
     patches = weights[..., weights.shape[-1] - grid.patches :]
     return (patches * gap).sum(-1)
 
@@ -93,7 +123,7 @@ def attention_stats(
     prefix: str = "renormalised",
     divergence: str = "kl",
 ) -> AttentionStats:
-    """Return per-image means over patch queries (and windows), float64.
+    """Return per-image means over the patch queries (of all windows) that are there, float64.
 
     Args:
         inputs: One layer of one batch.
@@ -103,9 +133,10 @@ def attention_stats(
     """
     if inputs.layer.grid is None:
         want = want - {"distance"}
+    how = {"prefix": prefix, "divergence": divergence, "step": inputs.step}
     rows = [
-        stats_of(scores, inputs.grid, want, prefix=prefix, divergence=divergence, step=inputs.step)
-        for scores in logits_by_image(inputs)
+        stats_of(scores, inputs.grid, want, present=present, **how)
+        for scores, present in zip(logits_by_image(inputs), present_by_image(inputs), strict=True)
     ]
     fields = zip(*rows, strict=True)
     return AttentionStats(*(None if field[0] is None else torch.stack(field) for field in fields))
@@ -119,16 +150,37 @@ def stats_of(
     prefix: str,
     divergence: str,
     step: int = 1,
+    present: Tensor | None = None,
 ) -> AttentionStats:
-    """Return the statistics of one image from its logits [windows, heads, queries, keys]."""
+    """Return the statistics of one image from its logits [windows, heads, queries, keys].
+
+    Args:
+        scores: The logits, without absent tokens.
+        grid: Token geometry.
+        want: Any of distance, entropy, prefix_mass, kl.
+        prefix: Convention for prefix keys.
+        divergence: kl or js.
+        step: Only every step-th patch query counts.
+        present: Which patches are there, bool [1 | windows, patches], or None for all.
+    """
     queries = every(step, grid.queries)
     patches = scores[..., grid.prefix :, :][..., queries, :]
     scores = torch.cat([scores[..., : grid.prefix, :], patches], dim=-2)
     weights, log_weights = patch_rows(scores, grid, prefix)  # [windows, heads, n, keys]
     pairs = {"kl": kl, "js": jensen_shannon}[divergence]
+    counted = None if present is None else present[:, queries]
     return AttentionStats(
-        distance(weights, grid, queries).mean((0, 2)) if "distance" in want else None,
-        entropy(weights, log_weights).mean((0, 2)) if "entropy" in want else None,
-        prefix_mass(scores, grid).mean((0, 2)) if "prefix_mass" in want else None,
-        pairs(weights, log_weights).mean((0, 3)) if "kl" in want else None,
+        _mean(distance(weights, grid, queries), counted) if "distance" in want else None,
+        _mean(entropy(weights, log_weights), counted) if "entropy" in want else None,
+        _mean(prefix_mass(scores, grid).mT, counted) if "prefix_mass" in want else None,
+        _mean(pairs(weights, log_weights), counted) if "kl" in want else None,
     )
+
+
+def _mean(x: Tensor, counted: Tensor | None) -> Tensor:
+    """Average [windows, ..., queries] over the windows and queries that count."""
+    if counted is None:
+        return x.mean((0, -1))
+    weight = counted.to(x).expand(len(x), -1)
+    weight = weight.reshape(len(x), *[1] * (x.ndim - 2), -1)
+    return (x * weight).sum((0, -1)) / weight.sum()

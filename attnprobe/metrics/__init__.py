@@ -4,7 +4,7 @@ A metric of attention maps one layer of one batch to values per image; the recor
 it needs, so that the kernels compute nothing that nobody asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from attnprobe import plugins
+from attnprobe.errors import AttnprobeError
 from attnprobe.statistics import MEAN, Statistic
 from attnprobe.tensors import Features
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
@@ -81,15 +82,35 @@ def query_blocks(grid: TokenGrid) -> list[slice]:
     return [slice(start, start + step) for start in range(0, grid.queries, step)]
 
 
+def mean_over_queries(grid: TokenGrid, value: Callable[[slice], np.ndarray]) -> float:
+    """Return the mean of a value of queries over those of a grid that are image.
+
+    Args:
+        grid: Token geometry.
+        value: Values of some queries, [windows, queries].
+    """
+    found = [(value(part), grid.present(part)) for part in query_blocks(grid)]
+    return float(np.concatenate([x[np.broadcast_to(there, x.shape)] for x, there in found]).mean())
+
+
 def names() -> tuple[str, ...]:
     """Names of all metrics, sorted."""
     return plugins.names(__name__)
 
 
-def load(name: str) -> Metric:
-    """Return a metric by name.
+def load(name: str, own: Sequence[Metric] = ()) -> Metric:
+    """Return a metric by name, from attnprobe or from those of the user's own.
 
     >>> load("distance").axes
     ('layer', 'head')
+
+    Raises:
+        AttnprobeError: There is none of that name.
     """
+    mine = {metric.name: metric for metric in own}
+    if name in mine:
+        return mine[name]
+    if mine and name not in names():
+        known = ", ".join((*names(), *mine))
+        raise AttnprobeError(f"unknown metric {name!r}", f"choose one of: {known}")
     return plugins.load(__name__, name, "METRIC")

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from attnprobe.errors import AttnprobeError, GeometryError
-from attnprobe.metrics import Metric, query_blocks
+from attnprobe.metrics import Metric, mean_over_queries
 from attnprobe.tensors import AttentionStats
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
@@ -59,21 +59,30 @@ def uniform(grid: TokenGrid, options: MetricOptions) -> float:
     >>> round(uniform(TokenGrid(14, 14, (16, 16)), MetricOptions()), 2)
     116.49
     """
-    kept = 1.0 if options.prefix == "renormalised" else grid.patches / grid.tokens
-    rows = [_mean_of_visible(grid, queries) for queries in query_blocks(grid)]  # [windows, queries]
-    return float(np.concatenate(rows, axis=1).mean()) * kept * scale(grid, options.distance_unit)
+    kept = 1.0 if options.prefix == "renormalised" else grid.shown / (grid.shown + grid.prefix)
+    if grid.kept:  # the expectation: of n patches m stay, and the query itself among them
+        m, n = grid.kept, grid.patches
+        kept *= (m - 1) / m * n / max(n - 1, 1)
+    mean = mean_over_queries(grid, lambda queries: _mean_of_visible(grid, queries))
+    return mean * kept * scale(grid, options.distance_unit)
 
 
 def _mean_of_visible(grid: TokenGrid, queries: slice) -> np.ndarray:
     visible = grid.visible(queries)
-    return (visible * grid.gaps(queries)).sum(-1, dtype=np.float64) / visible.sum(-1)
+    total = (visible * grid.gaps(queries)).sum(-1, dtype=np.float64)
+    return total / visible.sum(-1).clip(min=1)  # padding may see nothing
 
 
 @lru_cache(maxsize=64)
 def maximum(grid: TokenGrid, options: MetricOptions) -> float:
-    """Return the distance when every query looks only at its farthest visible key."""
-    farthest = [(grid.visible(part) * grid.gaps(part)).max(-1) for part in query_blocks(grid)]
-    return float(np.concatenate(farthest, axis=1).mean()) * scale(grid, options.distance_unit)
+    """Return the distance when every query looks only at its farthest visible key.
+
+    Where patches are dropped, this is the bound for the luckiest choice of those that stay.
+    """
+    farthest = mean_over_queries(
+        grid, lambda queries: (grid.visible(queries) * grid.gaps(queries)).max(-1)
+    )
+    return farthest * scale(grid, options.distance_unit)
 
 
 METRIC = Metric(

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from attnprobe.errors import CaptureError
-from attnprobe.metrics import Metric, query_blocks
+from attnprobe.metrics import Metric, mean_over_queries
 from attnprobe.tensors import AttentionStats
 from attnprobe.types import LayerInfo, MetricOptions, TokenGrid
 
@@ -29,9 +29,13 @@ def uniform(grid: TokenGrid, options: MetricOptions) -> float:
     5.2781
     """
     prefix = 0 if options.prefix == "renormalised" else grid.prefix
-    keys = [grid.visible(part).sum(-1) + prefix for part in query_blocks(grid)]
-    share = grid.patches / grid.tokens if options.prefix == "excluded" else 1.0
-    return share * float(np.log(np.concatenate(keys, axis=1)).mean()) * FACTOR[options.entropy_unit]
+    share = grid.shown / (grid.shown + grid.prefix) if options.prefix == "excluded" else 1.0
+
+    def value(queries: slice) -> np.ndarray:
+        keys = grid.visible(queries).sum(-1).clip(min=1)  # padding may see nothing
+        return np.log((np.full_like(keys, grid.kept) if grid.kept else keys) + prefix)
+
+    return share * mean_over_queries(grid, value) * FACTOR[options.entropy_unit]
 
 
 METRIC = Metric(

@@ -18,7 +18,7 @@ def prefix_mass(stats: AttentionStats, layer: LayerInfo, options: MetricOptions)
 def uniform(grid: TokenGrid, options: MetricOptions) -> float:
     """Return the mass that uniform attention puts on all prefix tokens together."""
     del options
-    return grid.prefix / grid.tokens
+    return grid.prefix / (grid.prefix + grid.shown)
 
 
 METRIC = Metric(

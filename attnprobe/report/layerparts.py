@@ -12,6 +12,7 @@ from attnprobe.errors import ResultError
 from attnprobe.frames import rows
 from attnprobe.maps import LayerMaps
 from attnprobe.results import Result
+from attnprobe.results.geometry import grid_of
 from attnprobe.types import TokenGrid
 
 QUANTILES = 41
@@ -47,10 +48,10 @@ def layer_parts(result: Result) -> Iterator[LayerParts]:
     samples = result.samples.get("distance", pd.DataFrame(columns=["layer"]))
     by_layer = dict(iter(samples.groupby("layer")))
     for row in rows(result.layers):
-        grid = _grid(row)
+        grid = grid_of(row)
         factor = pixels(unit, grid) if grid else None
         steps, scale = _quantiles(by_layer.get(row.layer) if factor else None, row.heads)
-        stored = _stored(arrays, row, grid) if grid else None
+        stored = _stored(arrays, row, grid) if grid and grid.plain else None
         yield LayerParts(grid, stored, steps, scale * (factor or 1.0))
 
 
@@ -87,19 +88,6 @@ def pixels(unit: str, grid: TokenGrid) -> float | None:
     known = {"px": 1.0, "tokens": token, "tokens x side": token / side}
     known["unit square"] = token * max(side - 1, 1.0)
     return known.get(unit)
-
-
-def _grid(row: Any) -> TokenGrid | None:
-    if not row.rows or pd.isna(row.patch_h):
-        return None
-    return TokenGrid(
-        int(row.rows),
-        int(row.cols),
-        (float(row.patch_h), float(row.patch_w)),
-        int(row.prefix),
-        (int(row.window_rows), int(row.window_cols)) if row.window_rows else None,
-        (int(row.shift_rows), int(row.shift_cols)),
-    )
 
 
 def _stored(arrays: dict[str, np.ndarray], row: Any, grid: TokenGrid) -> LayerMaps | None:

@@ -80,6 +80,13 @@ def _attention(result: Result, options: dict[str, Any]) -> Iterator[str]:
             "In windowed layers the keys of a query are those of its window, and pairs that the "
             "shift mask removes carry no weight."
         )
+    if any(max(layers[name], default=0) > 0 for name in {"pad_rows", "pad_cols"} & set(layers)):
+        yield (
+            "Windows that reach beyond the image hold padding: its keys are left out of A′ and "
+            "the rest renormalised, and its queries do not count."
+        )
+    if mask := result.provenance.transform.get("mask"):
+        yield f"The model was shown masked images: {mask}."
     if options["average"] == "attention":
         yield "A was averaged over images first, and each statistic is that of the mean attention."
     else:

@@ -201,6 +201,16 @@ def _sizes(layers: pd.DataFrame) -> pd.DataFrame:
         "window": joined("window_rows", "window_cols"),
         "shift": joined("shift_rows", "shift_cols"),
     }
+    if "key_rows" in layers:  # results of earlier releases have no such layers
+        sizes |= {
+            "key grid": joined("key_rows", "key_cols"),
+            "key patch": joined("key_patch_h", "key_patch_w"),
+            "dilation": [
+                x if x != f"1{TIMES}1" else None for x in joined("dilation_rows", "dilation_cols")
+            ],
+            "padding": joined("pad_rows", "pad_cols"),
+            "kept": [count or None for count in layers["kept"]],
+        }
     limits = [name for name in ("distance_uniform", "distance_max") if name in layers]
     return layers[keep].assign(**sizes, **{name: layers[name] for name in limits})
 

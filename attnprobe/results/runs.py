@@ -8,6 +8,8 @@ from typing import Any
 from attnprobe.results import Result, collection
 from attnprobe.results.manifest import kind_of
 
+# settings that runs of earlier releases lack, and what they were
+ADDED = {"mask_ratio": 0.0, "mask_seed": 0, "mask_how": "auto", "mask_patch": 0}
 # settings that say how fast, not what
 FREE = {"batch_size", "workers", "device"}
 
@@ -110,4 +112,4 @@ class Runs:
 def _same(stored: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bool:
     """Whether a setting is the stored one; sequences are stored as lists."""
     value = settings[name]
-    return stored.get(name) == (list(value) if isinstance(value, tuple) else value)
+    return stored.get(name, ADDED.get(name)) == (list(value) if isinstance(value, tuple) else value)

@@ -113,18 +113,8 @@ def _check_layers(frame: pd.DataFrame) -> np.ndarray:
 
 def _check_grids(frame: pd.DataFrame, table: str) -> None:
     """Refuse grids that are too large, not tiled by their windows, or of odd patches."""
-    extents = []
-    for side, patch in (("rows", "patch_h"), ("cols", "patch_w")):
-        size = integers(frame, table, side, within=(0, SIDE))
-        window = integers(frame, table, f"window_{side}", within=(0, SIDE))
-        shift = integers(frame, table, f"shift_{side}", within=(0, SIDE))
-        numbers(frame, table, patch, within=PATCH, untyped=True)
-        if (size % np.maximum(window, 1) > 0).any() or (window > size).any():
-            raise DamageError(f"the column window_{side} of {table} does not divide the {side}")
-        if (shift >= np.maximum(window, 1)).any():
-            raise DamageError(f"the column shift_{side} of {table} is not under the window")
-        extents.append((size, window))
-    (rows, down), (cols, right) = extents
+    rows, down = _side(frame, table, "rows", "h")
+    cols, right = _side(frame, table, "cols", "w")
     if ((rows > 0) != (cols > 0)).any():
         raise DamageError(f"the columns rows and cols of {table} make no grid")
     if ((down > 0) != (right > 0)).any():
@@ -132,8 +122,53 @@ def _check_grids(frame: pd.DataFrame, table: str) -> None:
     if (rows * cols).sum() > TOKENS or (rows**2 + cols**2).sum() > SIDES:
         raise DamageError(f"the columns rows and cols of {table} have more patches than fit a page")
     patches = integers(frame, table, "patches", within=(0, TOKENS))
-    if not np.array_equal(patches, np.where(down > 0, down * right, rows * cols)):
+    expected = np.where(down > 0, down * right, rows * cols)
+    keys = _key_patches(frame, table)
+    if not np.array_equal(patches, np.where(keys > 0, keys, expected)):
         raise DamageError(f"the column patches of {table} does not fit its grids")
+    if (_counts(frame, table, "kept") > rows * cols).any():
+        raise DamageError(f"the column kept of {table} is above its patches")
+
+
+def _side(frame: pd.DataFrame, table: str, side: str, letter: str) -> tuple[np.ndarray, np.ndarray]:
+    """Check the sizes along one side; return those of the grids and of their windows."""
+    size = integers(frame, table, side, within=(0, SIDE))
+    window = integers(frame, table, f"window_{side}", within=(0, SIDE))
+    shift = integers(frame, table, f"shift_{side}", within=(0, SIDE))
+    numbers(frame, table, f"patch_{letter}", within=PATCH, untyped=True)
+    whole = size + _counts(frame, table, f"pad_{side}")
+    if (whole % np.maximum(window, 1) > 0).any() or (window > whole).any():
+        raise DamageError(f"the column window_{side} of {table} does not divide the {side}")
+    if (shift >= np.maximum(window, 1)).any():
+        raise DamageError(f"the column shift_{side} of {table} is not under the window")
+    if (whole - size >= np.maximum(window, 1)).any():
+        raise DamageError(f"the column pad_{side} of {table} is not under the window")
+    _counts(frame, table, f"dilation_{side}", 1)
+    for name in ("origin", "key_origin"):
+        if f"{name}_{side}" in frame:
+            numbers(frame, table, f"{name}_{side}", within=(-PATCH[1], PATCH[1]), untyped=True)
+    return size, window
+
+
+def _key_patches(frame: pd.DataFrame, table: str) -> np.ndarray:
+    """Check keys that lie elsewhere than the queries; return how many there are, 0 for none."""
+    rows, cols = (_counts(frame, table, f"key_{side}") for side in ("rows", "cols"))
+    down, right = (_counts(frame, table, f"key_window_{side}") for side in ("rows", "cols"))
+    if ((rows > 0) != (cols > 0)).any() or ((down > 0) != (right > 0)).any():
+        raise DamageError(f"the columns key_rows and key_cols of {table} make no grid")
+    for name in ("key_patch_h", "key_patch_w"):
+        if name in frame:
+            patch = numbers(frame, table, name, within=PATCH, untyped=True)
+            if (np.isnan(patch) & (rows > 0)).any():
+                raise DamageError(f"the column {name} of {table} is missing a size")
+    return np.where(down > 0, down * right, rows * cols)
+
+
+def _counts(frame: pd.DataFrame, table: str, name: str, absent: int = 0) -> np.ndarray:
+    """Return a column of counts that results of earlier releases lack."""
+    if name not in frame:
+        return np.full(len(frame), absent)
+    return integers(frame, table, name, within=(absent, SIDE if name != "kept" else TOKENS))
 
 
 def _check_images(frame: pd.DataFrame) -> None:

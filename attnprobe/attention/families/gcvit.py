@@ -1,6 +1,12 @@
 """GCViT (Hatamizadeh et al. 2022): windows with global queries."""
 
 from attnprobe.attention.placing import windows
-from attnprobe.attention.variant import Variant
+from attnprobe.attention.variant import At, Variant
+from attnprobe.types import TokenGrid
 
-VARIANTS = (Variant("gcvit.WindowAttentionGlobal", place=windows),)
+
+def _windows(at: At) -> TokenGrid:
+    return windows(at, size=tuple(at.module.window_size))
+
+
+VARIANTS = (Variant("gcvit.WindowAttentionGlobal", place=_windows),)

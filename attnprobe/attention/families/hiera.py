@@ -1,15 +1,149 @@
-"""Hiera (Ryali et al. 2023), also of SAM 2: mask units, and queries that are pooled."""
+"""Hiera (Ryali et al. 2023), also of transformers and SAM 2: mask units, pooled queries.
+
+Hiera keeps its tokens in an order of its own: what the next pooling takes together lies farthest
+apart, so that every pooling is a maximum over the first axis. SAM 2 keeps reading order.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from attnprobe.attention.placing import unknown
+from attnprobe.attention.reader import Call, RawAttention, kind_of
+from attnprobe.attention.strides import convolved, counted, owner, pixels
 from attnprobe.attention.variant import At, Variant
+from attnprobe.attention.weighted import from_logits
+from attnprobe.errors import CaptureError
 from attnprobe.types import TokenGrid
 
+Sides = tuple[int, int]
+_OWNERS = ("hiera.Hiera", "modeling_hiera.HieraModel", "modeling_hiera.HieraBackbone")
 
-def _refused(at: At) -> TokenGrid:
-    raise unknown(at, f"{at.keys} keys, in an order of the model's own,")
+
+def _arranged(module: nn.Module, raw: RawAttention) -> RawAttention:
+    """Bring [images, heads, windows, tokens, dim] to images x windows."""
+    del module
+    q, k = (x.transpose(1, 2).flatten(0, 1) if x.ndim == 5 else x for x in (raw.q, raw.k))
+    return raw._replace(q=q, k=k)
+
+
+def _joined(module: nn.Module, calls: Sequence[Call]) -> RawAttention:
+    """Read the softmax of transformers' own over [images, heads, windows, queries, keys]."""
+    if len(calls) > 1 or calls[0].args[0].ndim != 5:
+        raise CaptureError(
+            f"{type(module).__name__} attends in a way of its own",
+            "measure the same weights in timm: the file itself, rather than the object",
+        )
+    return from_logits(calls[0].args[0].transpose(1, 2).flatten(0, 1))
+
+
+def _rolled(model: Any, module: Any) -> tuple[tuple[Any, Sides], tuple[Any, Sides]]:
+    """Return how queries and keys are unrolled: the strides that are left, and their sides."""
+    if kind_of(model) in _OWNERS[1:]:
+        schedule = model.encoder.schedule
+        index = next(i for i, x in enumerate(model.encoder.stages) if _holds(x, module))
+        pools = module.query_stride > 1
+    else:
+        schedule = model.reroll.schedule
+        index = next(i for i, x in enumerate(model.blocks) if _holds(x, module))
+        pools = module.q_stride > 1
+    return schedule[index], schedule[index - 1 if pools else index]
+
+
+def _holds(part: nn.Module, module: nn.Module) -> bool:
+    return any(x is module for x in part.modules())
+
+
+def _ordered(model: nn.Module, module: Any, raw: RawAttention) -> RawAttention:
+    """Undo the unrolling of the tokens of one window, or of the whole map."""
+    hiera = next(
+        part for part in model.modules() if kind_of(part) in _OWNERS and _holds(part, module)
+    )
+    queries, keys = (
+        _order(*rolled, module.use_mask_unit_attn).to(raw.q.device)
+        for rolled in _rolled(hiera, module)
+    )
+    if (len(queries), len(keys)) != (raw.q.shape[2], raw.k.shape[2]):
+        raise CaptureError(
+            f"{raw.k.shape[2]} keys came to a {type(module).__name__} that orders {len(keys)}",
+            "give the model whole images of the size that it expects",
+        )
+    bias = None if raw.bias is None else raw.bias[..., queries, :][..., keys]
+    return raw._replace(q=raw.q[:, :, queries], k=raw.k[:, :, keys], bias=bias)
+
+
+def _order(strides: Iterable[Sides], sides: Sides, inside: bool) -> Tensor:
+    """Return the order that undoes the unrolling of a map, or of the first window of it.
+
+    >>> _order([(2, 2)], (2, 4), False).tolist()
+    [0, 2, 1, 3, 4, 6, 5, 7]
+    """
+    places = torch.arange(math.prod(sides)).view(1, *sides)
+    for high, wide in strides:
+        parted = places.unflatten(2, (-1, wide)).unflatten(1, (-1, high))
+        places = parted.permute(0, 2, 4, 1, 3).flatten(0, 2)
+    tokens = places[:, 0, 0] if inside else places.flatten()
+    return tokens.argsort()
+
+
+def _units(at: At) -> TokenGrid:
+    """Place the tokens once they are in reading order."""
+    model: Any = owner(at, *_OWNERS)
+    embedding = getattr(model, "patch_embed", None) or model.embeddings.patch_embeddings
+    projection = getattr(embedding, "proj", None) or embedding.projection
+    if not isinstance(projection, nn.Conv2d):
+        raise unknown(at, f"{at.keys} keys of a {type(projection).__name__}")
+    patches = convolved(pixels(at), projection)
+    stated = getattr(model, "tokens_spatial_shape", None) or embedding.tokens_spatial_shape
+    if list(patches.extent) != list(stated):
+        raise unknown(at, f"{at.keys} keys in {at.windows} windows")
+    queries, keys = (
+        _unit_grid(rolled, patches, at.module.use_mask_unit_attn)
+        for rolled in _rolled(model, at.module)
+    )
+    return counted(at, replace(queries, keys=None if keys == queries else keys))
+
+
+def _unit_grid(rolled: tuple[Any, Sides], patches: TokenGrid, inside: bool) -> TokenGrid:
+    """Return the grid of a map of pooled patches that is unrolled so."""
+    strides, (rows, cols) = rolled
+    unit = (math.prod(y for y, _ in strides), math.prod(x for _, x in strides))
+    step = (patches.rows // rows, patches.cols // cols)
+    pool = nn.MaxPool2d(step, step)
+    return replace(convolved(patches, pool), window=unit if inside else None)
+
+
+def _windows(at: At) -> TokenGrid:
+    """Follow the poolings of all queries before, then place the windows of the layer's own."""
+    model = owner(at, "hieradet_sam2.HieraDet")
+    grid = queries = convolved(pixels(at), model.patch_embed.proj)
+    for block in model.blocks:
+        queries = convolved(grid, block.attn.q_pool) if block.attn.q_pool else grid
+        if block.attn is at.module:
+            break
+        grid = queries
+    if at.parent.is_windowed:
+        grid = _tiled(at, grid, at.parent.window_size)
+        step = at.parent.q_stride or (1, 1)
+        height, width = at.parent.window_size
+        queries = _tiled(at, queries, (height // step[0], width // step[1]))
+    if queries != grid and not (queries.whole and grid.whole):
+        raise unknown(at, f"padded windows of {at.keys} keys with pooled queries")
+    return counted(at, replace(queries, keys=None if grid == queries else grid))
+
+
+def _tiled(at: At, grid: TokenGrid, window: Sides) -> TokenGrid:
+    if 0 in window:
+        raise unknown(at, f"{at.keys} keys in windows of {window[0]} x {window[1]}")
+    return replace(grid, window=window, padding=(-grid.rows % window[0], -grid.cols % window[1]))
 
 
 VARIANTS = (
-    Variant("hiera.MaskUnitAttention", place=_refused),
-    Variant("hieradet_sam2.MultiScaleAttention", place=_refused),
+    Variant("hiera.MaskUnitAttention", place=_units, arrange=_arranged, order=_ordered),
+    Variant("modeling_hiera.HieraMaskUnitAttention", place=_units, join=_joined, order=_ordered),
+    Variant("hieradet_sam2.MultiScaleAttention", place=_windows),
 )

@@ -12,7 +12,7 @@ def _partition(at: At) -> TokenGrid:
     size = getattr(at.parent, "partition_size", None)
     if size is None or at.windows == 1:
         return by_count(replace(at, windows=1), at.windows * at.keys)
-    grid = windows(at)
+    grid = windows(at, size=(size[0], size[1]))
     if at.parent.partition_block:
         return grid
     return replace(grid, dilation=(grid.rows // size[0], grid.cols // size[1]))

@@ -8,8 +8,8 @@ from attnprobe.types import TokenGrid
 
 
 def _shifted(at: At) -> TokenGrid:
-    grid = windows(at)
-    return replace(grid, shift=tuple(at.parent.shift_size)) if grid.window else grid
+    grid = windows(at, size=tuple(at.parent.window_size))
+    return replace(grid, shift=tuple(at.parent.shift_size), late=True) if grid.window else grid
 
 
 VARIANTS = (Variant("swin_transformer_v2_cr.WindowMultiHeadAttention", place=_shifted),)

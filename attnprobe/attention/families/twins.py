@@ -1,5 +1,8 @@
 """Twins (Chu et al. 2021): windows, and keys pooled by a convolution."""
 
+import math
+from functools import partial
+
 from torch import nn
 
 from attnprobe.attention.placing import strided, windows
@@ -13,7 +16,10 @@ def _arranged(module: nn.Module, raw: RawAttention) -> RawAttention:
     return raw._replace(q=q, k=k)
 
 
+# its merging leaves out what makes no whole token
 VARIANTS = (
-    Variant("twins.LocallyGroupedAttn", place=windows, arrange=_arranged),
-    Variant("twins.GlobalSubSampleAttn", place=strided),
+    Variant(
+        "twins.LocallyGroupedAttn", place=partial(windows, rounded=math.floor), arrange=_arranged
+    ),
+    Variant("twins.GlobalSubSampleAttn", place=partial(strided, rounded=math.floor)),
 )

@@ -1,0 +1,30 @@
+"""MobileViT (Mehta and Rastegari 2022): pixels at the same place of every patch attend."""
+
+import math
+
+from attnprobe.attention.strides import counted, owner
+from attnprobe.attention.variant import At, Variant
+from attnprobe.types import TokenGrid
+
+
+def _same_pixels(at: At) -> TokenGrid:
+    """Place windows spread out over a map, which the block stretches to whole patches."""
+    sides = owner(at, "mobilevit.MobileVitBlock").patch_size
+    patch: tuple[int, int] = (int(sides[0]), int(sides[1]))
+    stride = _stride(at)
+    rows, cols = (math.ceil(side / stride) for side in at.image)
+    window = (math.ceil(rows / patch[0]), math.ceil(cols / patch[1]))
+    whole = (window[0] * patch[0], window[1] * patch[1])
+    cell = (stride * rows / whole[0], stride * cols / whole[1])
+    return counted(at, TokenGrid(*whole, cell, window=window, dilation=patch))
+
+
+def _stride(at: At) -> int:
+    """Return the stride of the stage: the model states that of the last one before each change."""
+    model = owner(at, "byobnet.ByobNet")
+    inside = (any(part is at.module for part in stage.modules()) for stage in model.stages)
+    stage = list(inside).index(True) + 1  # 0 is the stem
+    return next(x["reduction"] for x in model.feature_info if x["stage"] >= stage)
+
+
+VARIANTS = (Variant("mobilevit.MobileVitBlock", place=_same_pixels),)

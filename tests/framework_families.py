@@ -1,0 +1,299 @@
+"""A census of vision models of other libraries; the second table of docs/coverage.md."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torchvision
+import transformers
+from families import Found
+from torch import nn
+
+from attnprobe.attention import left_out
+from attnprobe.attention.reading import own_in_order
+from attnprobe.attention.settling import settled
+from attnprobe.capture import capture
+from attnprobe.conformance import Softmaxes
+from attnprobe.kernels import reference
+from attnprobe.types import LayerInfo
+
+_TORCH = torchvision.models
+with suppress(ImportError):
+    import open_clip
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row: a small model of another library, and what must be captured of it.
+
+    Attributes:
+        library: Where it comes from.
+        build: Returns it with random weights, for an implementation of attention.
+        layers: Layers to expect; 0 where it is refused.
+        kind: Its attention.
+        size: Height and width of its images.
+        implementations: How it can compute attention, where there is a choice.
+        prefix: Its prefix tokens in the first layer.
+        refused: Part of the refusal.
+        beside: Modules that attend, but not over patches.
+        slack: See `token_order.misplaced`.
+    """
+
+    library: str
+    build: Callable[[str], nn.Module]
+    layers: int
+    kind: str
+    size: tuple[int, int] = (32, 32)
+    implementations: tuple[str, ...] = ("",)
+    prefix: int = 0
+    refused: str = ""
+    beside: int = 0
+    slack: int = 0
+
+
+def _hugging(name: str, layers: int = 2, kind: str = "global", **more: Any) -> Model:
+    """A model of the transformers library, by the name of its configuration."""
+    config = dict(_PLAIN if kind == "global" else {}) | more.pop("config", {})
+    both = ("sdpa", "eager") if more.pop("fused", True) else ("eager",)
+
+    def build(implementation: str) -> nn.Module:
+        kind = getattr(transformers, f"{name}Model")
+        made = getattr(transformers, f"{name}Config")(**config)
+        return kind._from_config(made, attn_implementation=implementation or "eager")
+
+    return Model("transformers", build, layers, kind, implementations=both, **more)
+
+
+def _seen(name: str, layers: int, kind: str, arguments: dict[str, Any], **more: Any) -> Model:
+    """A model of torchvision."""
+    build = next(
+        vars(module)[name]
+        for module in (_TORCH.vision_transformer, _TORCH.swin_transformer, _TORCH.maxvit)
+        if name in vars(module)
+    )
+    return Model("torchvision", lambda _: build(**arguments), layers, kind, **more)
+
+
+def _clip(block_type: str = "", **more: Any) -> Callable[[str], nn.Module]:
+    def build(_: str) -> nn.Module:
+        sizes = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "heads": 2}
+        tower = open_clip.transformer.VisionTransformer
+        blocks = {"block_type": block_type} if block_type else {}
+        return tower(**sizes, mlp_ratio=2.0, output_dim=16, **blocks, **more)
+
+    return build
+
+
+_PLAIN = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+_SWIN = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+_SWIN |= {"image_size": 32, "patch_size": 2}
+_FOUR = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32]}
+_FOUR |= {"num_attention_heads": [1, 1, 2, 2], "mlp_ratios": [2, 2, 2, 2]}
+_TORCH_SWIN = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4]}
+_TORCH_SWIN |= {"patch_size": [2, 2], "num_classes": 4}
+_V2 = {
+    "block": _TORCH.swin_transformer.SwinTransformerBlockV2,
+    "downsample_layer": _TORCH.swin_transformer.PatchMergingV2,
+}
+_TORCH_PLAIN = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2}
+_TORCH_PLAIN |= {"hidden_dim": 32, "mlp_dim": 64}
+_TORCH_MAXVIT = {"input_size": (64, 64), "stem_channels": 16, "partition_size": 4}
+_TORCH_MAXVIT |= {"block_channels": [16, 16], "block_layers": [1, 1], "head_dim": 8}
+_TORCH_MAXVIT |= {"stochastic_depth_prob": 0.0, "num_classes": 4}
+MODELS = {
+    "ViT": _hugging("ViT", prefix=1),
+    "DeiT": _hugging("DeiT", prefix=2),
+    "MAE": _hugging("ViTMAE", prefix=1),
+    "MSN": _hugging("ViTMSN", prefix=1),
+    "BEiT": _hugging("Beit", prefix=1, config={"use_relative_position_bias": True}),
+    "Data2Vec": _hugging("Data2VecVision", prefix=1, config={"use_relative_position_bias": True}),
+    "DINOv2": _hugging("Dinov2", prefix=1, size=(32, 48)),
+    "DINOv2, registers": _hugging(
+        "Dinov2WithRegisters", prefix=4, config={"num_register_tokens": 3}
+    ),
+    "DINOv3": _hugging("DINOv3ViT", prefix=4, config={"num_register_tokens": 3}, size=(32, 48)),
+    "CLIP": _hugging("CLIPVision", prefix=1),
+    "SigLIP": _hugging("SiglipVision", beside=1),
+    "I-JEPA": _hugging("IJepa"),
+    "Swin": _hugging("Swin", 4, "shifted windows", config=_SWIN),
+    "Swin V2": _hugging("Swinv2", 4, "shifted windows", config=_SWIN, fused=False),
+    "PVT": _hugging(
+        "Pvt",
+        4,
+        "pooled keys, global",
+        size=(64, 64),
+        config=_FOUR | {"image_size": 64},
+        fused=False,
+    ),
+    "PVTv2": _hugging(
+        "PvtV2", 4, "pooled keys, global", size=(64, 96), config=_FOUR, fused=False, slack=1
+    ),
+    "SegFormer": _hugging("Segformer", 4, "pooled keys, global", size=(64, 96), config=_FOUR),
+    "SigLIP 2": _hugging(
+        "Siglip2Vision",
+        0,
+        "any grid",
+        refused="patches instead of images",
+        config={name: value for name, value in _PLAIN.items() if name != "image_size"},
+    ),
+    "YOLOS": _hugging(
+        "Yolos", prefix=4, config={"image_size": [32, 48], "num_detection_tokens": 3}, size=(32, 48)
+    ),
+    "CvT": _hugging(
+        "Cvt",
+        6,
+        "pooled keys",
+        fused=False,
+        config={"embed_dim": [16, 16, 32], "num_heads": [1, 1, 2], "depth": [1, 2, 3]},
+        size=(64, 96),
+        slack=1,
+    ),
+    "Hiera": _hugging(
+        "Hiera",
+        6,
+        "mask units, global, pooled queries",
+        fused=False,
+        config={"embed_dim": 8, "depths": [1, 2, 2, 1], "image_size": [64, 96]},
+        size=(64, 96),
+        slack=1,
+    ),
+    "torchvision ViT": _seen("VisionTransformer", 2, "global", _TORCH_PLAIN, prefix=1),
+    "torchvision Swin": _seen("SwinTransformer", 4, "shifted windows", _TORCH_SWIN),
+    "torchvision Swin V2": _seen("SwinTransformer", 4, "shifted windows", _TORCH_SWIN | _V2),
+    "torchvision MaxViT": _seen(
+        "MaxVit", 4, "windows, dilated windows", _TORCH_MAXVIT, size=(64, 64), slack=1
+    ),
+    "OpenCLIP": Model("open_clip", _clip(), 2, "global", prefix=1),
+    "OpenCLIP, own attention": Model(
+        "open_clip", _clip(block_type="custom"), 2, "global", prefix=1
+    ),
+    "OpenCLIP, attention pooling": Model(
+        "open_clip",
+        _clip(attentional_pool=True, attn_pooler_queries=4),
+        2,
+        "global",
+        prefix=1,
+        beside=1,
+    ),
+}
+PRESENT = {
+    name: model
+    for name, model in MODELS.items()
+    if model.library != "open_clip" or find_spec("open_clip")
+}
+
+
+def build(
+    model: Model, implementation: str = "", *, sharp: float = 2
+) -> tuple[nn.Module, torch.Tensor]:
+    """Return a small random model with weights `sharp` times the usual, and images for it."""
+    torch.manual_seed(0)
+    module = model.build(implementation or model.implementations[0]).eval()
+    torch.manual_seed(1)
+    for name, parameter in module.named_parameters():
+        if parameter.ndim == 2 and "position" not in name:  # sharper than at initialisation
+            parameter.data.mul_(sharp)
+    return module, torch.randn(2, 3, *model.size)
+
+
+def census(model: Model, implementation: str = "") -> Found:
+    """Return what is captured of a model, beside what it computes itself."""
+    module, images = build(model, implementation)
+    with torch.inference_mode():
+        with settled(module):
+            bare = outputs(module(images))
+        with capture(module, on_features=lambda _: None) as taps:
+            watched = outputs(module(images))
+    same = len(bare) == len(watched) and all(map(torch.equal, bare, watched))
+    own = own_probabilities(build(model, model.implementations[-1])[0], images, taps.layers)
+    worst, hidden, compared = 0.0, 0.0, 0
+    for inputs in taps.attention:
+        ours = reference.logits(inputs, slice(None)).softmax(-1)
+        grid = inputs.layer.grid
+        if grid is not None and grid.window:
+            seen = torch.from_numpy(grid.visible()).repeat(inputs.images, 1, 1).unsqueeze(1)
+            hidden = max(hidden, float((ours * ~seen).max()))
+        layer = module.get_submodule(inputs.layer.name)
+        for theirs in own[inputs.layer.name]:
+            gap = (ours - own_in_order(module, layer, theirs, ours.shape).double()).abs().max()
+            worst, compared = max(worst, float(gap)), compared + 1
+    unplaced = sum(layer.grid is None for layer in taps.layers)
+    beside = len(left_out(module))
+    return Found(len(taps.layers), unplaced, compared, worst, hidden, same, beside)
+
+
+def outputs(given: Any) -> list[torch.Tensor]:
+    """Return the tensors that a model gives."""
+    if isinstance(given, torch.Tensor):
+        return [given]
+    parts = given.values() if isinstance(given, dict) else given
+    return [x for x in parts if isinstance(x, torch.Tensor)]
+
+
+def own_probabilities(
+    module: nn.Module, images: torch.Tensor, layers: Sequence[LayerInfo]
+) -> dict[str, list[torch.Tensor]]:
+    """Return the probabilities that the layers form themselves, unfused, by name."""
+    names = [layer.name for layer in layers]
+    softmaxes, told = Softmaxes(module, names), {}
+
+    def asked(name: str, part: nn.Module, args: tuple, kwargs: dict[str, Any], _: Any) -> None:
+        more = {"need_weights": True, "average_attn_weights": False}
+        told[name] = [type(part).forward(part, *args, **kwargs | more)[1]]
+
+    def rebuilt(name: str, part: Any, args: tuple, _: Any) -> None:
+        """OpenCLIP's own attention, whose unfused path does not run."""
+        qkv = nn.functional.linear(args[0], part.in_proj_weight, part.in_proj_bias)
+        q, k, _ = qkv.unflatten(-1, (3, part.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        told[name] = [(part.ln_q(q) @ part.ln_k(k).mT * part.head_dim**-0.5).softmax(-1)]
+
+    for name in names:
+        part = module.get_submodule(name)
+        if isinstance(part, nn.MultiheadAttention):
+            part.register_forward_hook(partial(asked, name), with_kwargs=True)
+        elif hasattr(part, "ln_q"):
+            part.register_forward_hook(partial(rebuilt, name))
+    with torch.inference_mode(), settled(module), softmaxes.watching():
+        module(images)
+    return softmaxes.found | told
+
+
+def page() -> str:
+    """Return the second table of docs/coverage.md."""
+    return HEAD + "\n".join(_row(name, model) for name, model in MODELS.items()) + "\n"
+
+
+def _row(name: str, model: Model) -> str:
+    start = f"| {name} | {model.library} | {model.kind} "
+    if not model.layers:
+        return f"{start}| refused | - | - |"
+    found = [census(model, implementation) for implementation in model.implementations]
+    worst = max(x.worst for x in found)
+    off = f"1e{math.ceil(math.log10(worst))}" if worst else "0"
+    metrics = "all" + (f"; {model.beside} other modules left out" if model.beside else "")
+    return f"{start}| {found[0].layers} of {model.layers} | {off} | {metrics} |"
+
+
+HEAD = """
+## Models of other libraries
+
+The same for models of transformers (with fused attention and without), torchvision and OpenCLIP,
+as objects in Python. *Difference* is from the library's own unfused attention. Torch's fused
+encoder layers are off while a model is watched, and the random masking of MAE too; the output is
+that of the model with these off, to the bit.
+
+| model | library | attention | layers | difference | metrics |
+|---|---|---|---|---|---|
+"""
