@@ -47,13 +47,16 @@ class Step:
 
 
 def steps(study: Study, *, workers: int) -> list[Step]:
-    """Return every step, in the order in which they are best begun."""
-    trained: list[Step] = []
-    for method, seed in study.runs():
-        trained.append(_training(study, method, seed, workers))
-    analysed = [_analysis(study, method, seed) for method, seed in study.runs()]
-    tuned = [_finetuning(study, *which, workers=workers) for which in study.finetunings()]
-    return [*trained, *analysed, *tuned, _comparison(study)]
+    """Return every step, in the order in which they are best begun: one seed after another."""
+    found: list[Step] = []
+    for seed in range(max(study.budget.seeds.values())):
+        runs = [run for run in study.runs() if run[1] == seed]
+        tuned = [which for which in study.finetunings() if which[1] == seed]
+        found += [_training(study, *run, workers) for run in runs]
+        found += [_analysis(study, *run) for run in runs]
+        found += [_comparison(study)] if seed == 0 else []
+        found += [_finetuning(study, *which, workers=workers) for which in tuned]
+    return found
 
 
 def _training(study: Study, method: str, seed: int, workers: int) -> Step:
