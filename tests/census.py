@@ -20,8 +20,10 @@ from torch.overrides import TorchFunctionMode
 
 from attnprobe.attention import left_out
 from attnprobe.attention.calls import ATTENTION, CALLS, SOFTMAX
+from attnprobe.attention.families import variant_of
 from attnprobe.attention.layers import is_pooling
 from attnprobe.attention.reader import kind_of
+from attnprobe.attention.reading import own_in_order
 from attnprobe.capture import capture
 from attnprobe.conformance import Softmaxes, unfused
 from attnprobe.errors import AttnprobeError
@@ -116,7 +118,14 @@ def _observed(model: nn.Module, images: torch.Tensor, bare: Any) -> Found:
     worst, alone = 0.0, []
     for inputs in taps.attention:
         ours = reference.logits(inputs, slice(None)).softmax(-1)
-        gaps = [gap for x in own.found[inputs.layer.name] for gap in _gap(ours, x)]
+        module = model.get_submodule(inputs.layer.name)
+        variant = variant_of(module)
+        joined = variant is not None and variant.join is not None  # no one softmax is all of it
+        gaps = [
+            float((ours - own_in_order(model, module, x, ours.shape).double()).abs().max())
+            for x in (() if joined else own.found[inputs.layer.name])
+            if x.numel() == ours.numel() and x.shape[-2:] == ours.shape[-2:]
+        ]
         if gaps:
             worst = max(worst, min(gaps))
         else:
@@ -132,14 +141,6 @@ def _same(one: Any, other: Any) -> bool:
         return torch.equal(one, other)
     parts = zip(one, other, strict=True) if isinstance(one, list | tuple) else ()
     return all(_same(*pair) for pair in parts)
-
-
-def _gap(ours: torch.Tensor, theirs: torch.Tensor) -> Iterator[float]:
-    """Yield how far two tensors of probabilities are apart, where they are the same ones."""
-    if theirs.numel() == ours.numel() and theirs.shape[-2:] == ours.shape[-2:]:
-        if theirs.ndim == 5 and theirs.shape[1] == ours.shape[1]:
-            theirs = theirs.transpose(1, 2)
-        yield float((ours - theirs.reshape(ours.shape).double()).abs().max())
 
 
 def _told(grid: Any) -> str:

@@ -90,6 +90,7 @@ FAMILIES = {
     "TinyViT": Family("tiny_vit_5m_224", 3, "windows, global", 224, _FOUR),
     "VOLO": Family("volo_d1_224", 16, "global, class", 64, {"img_size": 64}, unplaced=2),
     "FastViT": Family("fastvit_sa12", 1, "global", 64, {"layers": (1, 1, 1, 1)}),
+    "MobileNetV4": Family("mobilenetv4_hybrid_medium", 8, "pooled keys, global"),
     "MobileNetV5": Family("mobilenetv5_base", 13, "global"),
     "LowFormer": Family("lowformer_b0", 7, "global"),
     "CPUBone": Family("cpubone_nano", 3, "global"),
@@ -201,8 +202,20 @@ class Found:
 def build(family: Family) -> tuple[torch.nn.Module, torch.Tensor]:
     """Return a small random model of a family, and images for it."""
     torch.manual_seed(0)
-    model = timm.create_model(family.model, pretrained=False, **family.arguments).eval()
-    return model, torch.randn(2, 3, family.size, family.size)
+    model = timm.create_model(family.model, pretrained=False, **family.arguments)
+    images = torch.randn(2, 3, family.size, family.size)
+    return settle(model, images), images
+
+
+def settle(model: torch.nn.Module, images: torch.Tensor) -> torch.nn.Module:
+    """Let batch norms see the images once: without, many a stem gives zeros, and flat attention."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.train().momentum = 1.0
+    with torch.no_grad():
+        model(images)
+    return model.eval()
 
 
 def census(family: Family) -> Found:

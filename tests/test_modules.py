@@ -1,11 +1,13 @@
 """Modules of other libraries and of the user's own: captured as they are, or refused by name."""
 
 import re
+import warnings
 from dataclasses import replace
 
 import framework_families
 import numpy as np
 import pytest
+import timm
 import token_order
 import torch
 import transformers
@@ -27,6 +29,7 @@ from attnprobe.types import TokenGrid
 
 PRESENT = framework_families.PRESENT
 KNOWN = [name for name, model in PRESENT.items() if model.layers]
+TWINS = [name for name in KNOWN if MODELS[name].twin]
 REFUSED = [name for name, model in PRESENT.items() if not model.layers]
 GRID = (4, 4, 1)  # of the plain modules below: 4 x 4 patches of 8 x 8 pixels after a class token
 
@@ -53,7 +56,7 @@ def test_captured_as_the_model_has_it(name, implementation):
     assert found.worst <= 10 * float(bound[1])
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", [name for name in KNOWN if name not in TWINS])
 def test_tokens_lie_where_their_pixels_are(name):
     module, images = framework_families.build(MODELS[name], sharp=1)
     assert token_order.misplaced(module, images[:1], slack=MODELS[name].slack) == []
@@ -62,6 +65,18 @@ def test_tokens_lie_where_their_pixels_are(name):
     assert taps.layers[0].grid.prefix == MODELS[name].prefix
     assert len(taps.features) == MODELS[name].layers
     assert all(features.x.shape[0] == len(images) for features in taps.features)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_tokens_lie_where_those_of_a_twin_do(name):
+    module, images = framework_families.build(MODELS[name])
+    grids = []
+    for model in (module, timm.create_model(MODELS[name].twin).eval()):
+        with torch.inference_mode(), capture(model) as taps:
+            model(images[:1])
+        grids.append([layer.grid for layer in taps.layers])
+    assert grids[0] == grids[1]
+    assert len(grids[0]) == MODELS[name].layers
 
 
 def test_the_oracle_of_places_notices_a_wrong_grid():
@@ -179,6 +194,16 @@ class Plain(nn.Module):
         return self.classes(x).softmax(-1)
 
 
+def memory_efficient_attention(q, k, v):
+    """As that of xformers, whose kernels torch does not show."""
+    weights = (q * 8**-0.5) @ k.transpose(-2, -1)
+    weights = (weights - weights.amax(-1, keepdim=True)).exp()
+    return weights / weights.sum(-1, keepdim=True) @ v
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that torch.jit is deprecated
+    SCRIPTED = torch.jit.script(attend)
 HOW = ("sdpa", "softmax", "function", "multihead", "multihead, tokens first", "multihead, masked")
 
 
@@ -395,6 +420,162 @@ def test_scripted_and_compiled_modules_are_refused_by_name():
         pass
 
 
+@pytest.mark.parametrize("name", ["", "trunk", "trunk.1"])
+def test_attention_compiled_in_place_is_refused_by_name(name):
+    model, images = plain("sdpa")
+    model.get_submodule(name).compile(backend="eager")
+    named = re.escape(name) or "the model"
+    with pytest.raises(CaptureError, match=rf"{named} .*compiled"), capture(model, grid=GRID):
+        pass
+    model, _ = plain("sdpa")
+    model.trunk[1].forward = torch.compile(model.trunk[1].forward, backend="eager")
+    with pytest.raises(CaptureError, match=r"trunk\.1 .*compiled"), capture(model, grid=GRID):
+        pass
+    model, _ = plain("sdpa")
+    model.trunk[1].mlp.compile(backend="eager")  # what lies beside attention may be
+    with torch.no_grad(), capture(model, grid=GRID) as taps:
+        model(images)
+    assert len(taps.layers) == 3
+
+
+def test_a_model_on_several_devices_is_refused():
+    model, images = plain("sdpa")
+    shared = nn.DataParallel(model)
+    with torch.no_grad(), capture(shared, grid=GRID) as taps:
+        shared(images)
+    assert [layer.name for layer in taps.layers][:1] == ["module.trunk.0"]
+    shared.device_ids = [0, 1]
+    with pytest.raises(CaptureError, match="spread over 2 devices"), capture(shared):
+        pass
+
+
+class Timm(nn.Module):
+    """A model of timm as part of another."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.net = model
+
+    def forward(self, x):
+        return self.net(x)
+
+
+SMALL = {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
+INSIDE = {
+    "test_vit": {"img_size": 64},
+    "vit_small_patch16_dinov3": {"depth": 1, "img_size": 64},
+    "swin_tiny_patch4_window7_224": SMALL | {"embed_dim": 16, "img_size": 64},
+    "davit_tiny": SMALL | {"embed_dims": (16, 16, 32, 32)},
+    "hiera_tiny_224": {"embed_dim": 8, "stages": (1, 1, 1, 1), "img_size": (64, 64)},
+    "mobilevit_xxs": {},
+    "pvt_v2_b0": {},
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_model_of_timm_inside_another_is_read_as_it_is_alone(name):
+    torch.manual_seed(0)
+    model, images = timm.create_model(name, **INSIDE[name]).eval(), torch.randn(2, 3, 64, 64)
+    outer = Timm(model).eval()
+    with torch.no_grad(), capture(model) as alone:
+        output = model(images)
+    with torch.no_grad(), capture(outer) as inside:
+        assert torch.equal(outer(images), output)
+    assert alone.layers
+    assert [replace(x, name=f"net.{x.name}") for x in alone.layers] == inside.layers
+    for one, other in zip(alone.features, inside.features, strict=True):
+        assert torch.equal(one.x, other.x)
+
+
+def test_stages_of_timm_that_were_taken_out_are_placed_as_before():
+    name, images = "swin_tiny_patch4_window7_224", torch.randn(2, 3, 224, 224)
+    grids = []
+    for features_only in (False, True):
+        model = timm.create_model(name, features_only=features_only, **SMALL, embed_dim=16)
+        with torch.no_grad(), capture(model.eval()) as taps:
+            model(images)
+        grids.append([(layer.grid, layer.stage) for layer in taps.layers])
+    assert grids[0] == grids[1]
+    assert [stage for _, stage in grids[0]] == [0, 1, 2, 3]
+
+
+def test_blocks_of_timm_in_a_model_that_states_no_stride_are_refused():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 16, 8, 8)
+            block = timm.models.swin_transformer.SwinTransformerBlock
+            self.block = block(16, (4, 4), num_heads=2, window_size=2)
+
+        def forward(self, x):
+            return self.block(self.stem(x).permute(0, 2, 3, 1))
+
+    model, images = Own().eval(), torch.randn(2, 3, 32, 32)
+    told = pytest.raises(GeometryError, match="states no stride")
+    with torch.no_grad(), told, capture(model):
+        model(images)
+
+
+def test_features_are_those_of_their_block_where_the_next_adds_in_place():
+    class InPlace(Block):
+        def forward(self, x):
+            x += self.own(self.norm(x))
+            x += self.mlp(x)
+            return x
+
+    model, images = plain("sdpa")
+    model.trunk = nn.ModuleList([InPlace("sdpa") for _ in range(3)]).eval()
+    outputs = []
+    for block in model.trunk:
+        block.register_forward_hook(lambda _, __, out: outputs.append(out.clone()))
+    with torch.no_grad(), capture(model, grid=GRID) as taps:
+        model(images)
+    assert all(map(torch.equal, [features.x for features in taps.features], outputs))
+
+
+def test_a_softmax_over_its_own_logits_is_refused():
+    class Over(Block):
+        def own(self, y):
+            q, k, v = self.into(y).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+            logits = q @ k.mT
+            y = torch.softmax(logits, -1, out=logits) @ v
+            return self.out(y.transpose(1, 2).flatten(2))
+
+    model, images = plain("sdpa")
+    model.trunk[1] = Over("softmax").eval()
+    with (
+        torch.no_grad(),
+        pytest.raises(CaptureError, match="Over writes"),
+        capture(model, grid=GRID),
+    ):
+        model(images)
+
+
+class Foreign(Block):
+    """Attends by a kernel of another package."""
+
+    def own(self, y):
+        q, k, v = self.into(y).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        return self.out(memory_efficient_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Scripted(Block):
+    """Attends in scripted code."""
+
+    def own(self, y):
+        q, k, v = self.into(y).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 1, 4)
+        return self.out(SCRIPTED(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("kind", [Foreign, Scripted])
+def test_attention_that_torch_does_not_show_is_refused_by_name(kind):
+    model, images = plain("sdpa")
+    model.trunk[1] = kind("sdpa").eval()
+    told = pytest.raises(CaptureError, match=r"1 of 3 .* did not report: trunk\.1")
+    with torch.no_grad(), told, capture(model, grid=GRID):
+        model(images)
+
+
 def test_attention_outside_every_module_that_was_found_is_refused():
     class Late(nn.Module):
         """The last attention is in no module of its own."""
@@ -437,6 +618,14 @@ def test_what_a_forward_pass_reaches():
     assert reaches(Block, [torch.softmax])
     assert not reaches(Unreached, [torch.softmax])
     assert not reaches(nn.Linear, [torch.softmax])
+    assert reaches(Inherited, [torch.softmax])
+
+
+class Inherited(Block):
+    """Falls back on the class before it, as DINOv2 does without xformers."""
+
+    def forward(self, x):
+        return super().forward(x)
 
 
 class Unreached(nn.Module):

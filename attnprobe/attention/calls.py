@@ -22,6 +22,16 @@ from attnprobe.errors import CaptureError
 
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 ATTENTION = (F.scaled_dot_product_attention, MULTIHEAD)
+# attention that torch does not show: a module that calls one is known, and refused as silent
+_UNSEEN = (
+    "flash_attn_func",
+    "flash_attn_qkvpacked_func",
+    "flash_attn_varlen_func",
+    "flash_attn_varlen_qkvpacked_func",
+    "flex_attention",
+    "memory_efficient_attention",
+    "na2d",
+)
 _LIBRARIES = {"timm", "torch", "torchvision", "transformers", "open_clip"}
 _HEADS = ("num_heads", "heads", "num_attention_heads", "n_heads", "n_head")
 
@@ -37,7 +47,7 @@ def _attends(module: nn.Module) -> bool:
     if type(module).__module__.startswith("torch."):
         return False
     softmax = any(isinstance(child, nn.Softmax) for child in module.children())
-    return softmax or reaches(type(module), (*SOFTMAX, *ATTENTION))
+    return softmax or reaches(type(module), (*SOFTMAX, *ATTENTION, *_UNSEEN))
 
 
 def _watch(module: nn.Module, func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
@@ -56,6 +66,11 @@ def _read(module: nn.Module, call: Call, inputs: tuple[tuple, dict[str, Any]]) -
         return read_multihead(module, call)
     if call.func not in SOFTMAX:
         return SDPA.read(module, call, inputs)
+    if call.kwargs.get("out") is not None:
+        raise CaptureError(
+            f"{type(module).__name__} writes its softmax over other numbers, perhaps its logits",
+            "leave out= away from the softmax",
+        )
     logits = call.args[0] if call.args else call.kwargs["input"]
     axis = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim")
     if logits.ndim not in (3, 4) or axis not in (-1, logits.ndim - 1):

@@ -6,6 +6,8 @@ from inspect import isclass, isfunction, ismodule, unwrap
 from types import CodeType, FunctionType
 from typing import Any
 
+import torch
+
 _DEPTH = 2  # functions that functions call
 
 
@@ -16,14 +18,15 @@ def reaches(kind: type, functions: Collection[Any]) -> bool:
 
     Args:
         kind: A module's class.
-        functions: Functions of torch. They also count where a method of their name is called.
+        functions: Functions of torch, or names of others'. They also count where a method of
+            their name is called, and in scripted functions.
     """
     return _reaches(kind, tuple(functions))
 
 
 @cache
 def _reaches(kind: type, functions: tuple[Any, ...]) -> bool:
-    wanted = {function.__name__ for function in functions}
+    wanted = {x if isinstance(x, str) else x.__name__ for x in functions}
     waiting = [(method, 0) for method in _functions([getattr(kind, "forward", None)])]
     seen = set()
     while waiting:
@@ -33,12 +36,22 @@ def _reaches(kind: type, functions: tuple[Any, ...]) -> bool:
         seen.add(function)
         names = set(_names(function.__code__))
         named = [found for name in names for found in _named(function, names, name)]
-        if wanted & names or any(found is known for found in named for known in functions):
+        if wanted & names or any(_is(found, functions, wanted) for found in named):
             return True
-        methods = _functions(getattr(kind, name, None) for name in names)
+        kinds = kind.__mro__ if "super" in names else (kind,)
+        methods = _functions(getattr(base, name, None) for base in kinds for name in names)
         waiting += [(method, 0) for method in methods]
         waiting += [(found, depth + 1) for found in _functions(named)]
     return False
+
+
+def _is(found: Any, functions: Collection[Any], wanted: Collection[str]) -> bool:
+    """Whether a global is one of some functions, by any name, or scripted code that calls one."""
+    if isinstance(found, torch.jit.ScriptFunction):
+        code = str(found.inlined_graph)
+        return any(f"aten::{name}(" in code for name in wanted)
+    known = any(found is function for function in functions)
+    return known or getattr(found, "__name__", None) in wanted
 
 
 def _functions(values: Iterable[Any]) -> Iterator[FunctionType]:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from attnprobe.attention.families import variant_of
 from attnprobe.attention.given import Given, given_grid
 from attnprobe.attention.layers import Site
-from attnprobe.attention.placing import around, ordinary
+from attnprobe.attention.placing import around, ordinary, stating, unknown
 from attnprobe.attention.reader import RawAttention
 from attnprobe.attention.variant import At
 from attnprobe.errors import GeometryError
 from attnprobe.types import TokenGrid
 
-_STAGE = re.compile(r"(?:^|\.)(?:layers|stages|blocks)\.(\d+)\.(?:blocks|layers)\.\d")
+_STAGE = re.compile(r"(?:^|\.)(?:layers|stages|blocks)[._](\d+)\.(?:blocks|layers)\.\d")
 _FEATURES = re.compile(r"(?:^|\.)features\.(\d+)\.\d+\.attn")  # stages and mergings in turn
 _SWIN_BLOCKS = (swin_transformer.SwinTransformerBlock, swin_transformer_v2.SwinTransformerV2Block)
 
@@ -31,8 +31,10 @@ def stage_of(name: str) -> int:
     (1, 1)
     >>> stage_of("encoder.layers.2.blocks.0.attention"), stage_of("encoder.layers.2.attention")
     (2, 0)
+    >>> stage_of("layers_2.blocks.0.attn")  # of timm's features_only
+    2
     """
-    staged = re.match(r"(?:layers|stages)\.(\d+)\.", name) or _STAGE.search(name)
+    staged = re.match(r"(?:layers|stages)[._](\d+)\.", name) or _STAGE.search(name)
     listed = _FEATURES.search(name)
     if staged is None and listed is not None:
         return int(listed[1]) // 2
@@ -77,10 +79,11 @@ def grid_of(
     place = _place_of(at)
     if place is not None:
         return place(at)
+    inner, _ = stating(model, name)
     if isinstance(site.block, _SWIN_BLOCKS):
         grid = _window_grid(at, site.block)
-    elif at.windows == 1 and at.queries == tokens and _embeds_once(model):
-        grid = _plain_grid(model, name, size)
+    elif at.windows == 1 and at.queries == tokens and _embeds_once(inner):
+        grid = _plain_grid(inner, name, size)
     else:
         return ordinary(at)
     if grid.tokens != tokens:
@@ -151,8 +154,11 @@ def _prefix_names(model: Any, prefix: int) -> tuple[str, ...]:
 
 def _window_grid(at: At, block: Any) -> TokenGrid:
     """Place timm's Swin windows; it shifts the image first and then pads it for them to tile."""
-    model: Any = at.model
-    reduction = model.feature_info[stage_of(at.name)]["reduction"]
+    model, name = stating(at.model, at.name)
+    stages, stage = getattr(model, "feature_info", ()), stage_of(name)
+    if stage >= len(stages):
+        raise unknown(at, f"{at.keys} tokens of a stage that states no stride,")
+    reduction = stages[stage]["reduction"]
     rows, cols = (math.ceil(side / reduction) for side in at.image)
     window = tuple(block.window_size)
     grid = TokenGrid(

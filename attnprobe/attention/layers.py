@@ -61,6 +61,7 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
                 f"no reader knows the attention of {name} ({type(module).__name__})",
                 "see `attnprobe inspect`; a reader is one file in attnprobe/attention",
             )
+    _check_uncompiled(model, sites)
     if not sites:
         reason = next((f": {name} {reason}" for name, reason in without.items()), "")
         raise CaptureError(
@@ -77,11 +78,30 @@ def _check_visible(model: nn.Module) -> None:
         hidden = "scripted" if isinstance(module, torch.jit.ScriptModule) else ""
         hidden = "compiled" if hasattr(module, "_orig_mod") else hidden
         if hidden:
+            raise _hidden(name, module, hidden)
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
             raise CaptureError(
-                f"{name or 'the model'} ({type(module).__name__}) is {hidden}, which hides its "
-                "attention",
-                "give the module as it was before torch.jit or torch.compile",
+                f"{name or 'the model'} is spread over {len(module.device_ids)} devices",
+                "give its own .module, which runs on one of them",
             )
+
+
+def _check_uncompiled(model: nn.Module, sites: Iterable[Site]) -> None:
+    """Refuse attention that runs in a module compiled in place; what lies beside it may be."""
+    paths = (site.name.split(".") for site in sites)
+    around = {".".join(path[:count]) for path in paths for count in range(len(path) + 1)}
+    for name in sorted(around):
+        module = model.get_submodule(name)
+        replaced = vars(module).get("forward")
+        if module._compiled_call_impl or hasattr(replaced, "_torchdynamo_orig_callable"):
+            raise _hidden(name, module, "compiled")
+
+
+def _hidden(name: str, module: nn.Module, how: str) -> CaptureError:
+    return CaptureError(
+        f"{name or 'the model'} ({type(module).__name__}) is {how}, which hides its attention",
+        "give the module as it was before torch.jit or torch.compile",
+    )
 
 
 def left_out(model: nn.Module) -> dict[str, str]:

@@ -7,6 +7,7 @@ states for its stages, and windows are placed only for modules whose partition i
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -31,19 +32,43 @@ def ordinary(at: At) -> TokenGrid | None:
     return by_count(at, at.keys)
 
 
-def by_count(at: At, tokens: int, rounded: Rounding = math.ceil) -> TokenGrid:
+def stating(model: nn.Module, name: str) -> tuple[Any, str]:
+    """Return the module that states the strides of a layer, as timm's models do of their stages.
+
+    Args:
+        model: The whole model, which may have such a module as one of its parts.
+        name: The layer.
+
+    Returns:
+        The nearest one around the layer, or the whole model; and the layer's name in it.
+    """
+    outer = name
+    while outer:
+        outer = outer.rpartition(".")[0]
+        part = model.get_submodule(outer)
+        if not callable(getattr(part, "feature_info", print)):  # blocks have a method so named
+            return part, name[len(outer) :].removeprefix(".")
+    return model, name
+
+
+def by_count(at: At, tokens: int, rounded: Rounding | None = None) -> TokenGrid:
     """Return the grid of so many tokens in reading order at a stride that the model states.
 
     Args:
         at: The layer.
         tokens: Its tokens.
-        rounded: What becomes of a part of a stride.
+        rounded: What becomes of a part of a stride; None for whichever the number tells.
 
     Raises:
         GeometryError: None of its strides, or more than one, gives that number.
     """
-    stated = {stage.get("reduction") for stage in getattr(at.model, "feature_info", ())}
-    count = getattr(at.model, "num_prefix_tokens", 0)
+    model, _ = stating(at.model, at.name)
+    stated = {stage.get("reduction") for stage in getattr(model, "feature_info", ())}
+    if hasattr(embed := getattr(model, "patch_embed", None), "backbone"):
+        # timm divides the image by the map of the stem, and leaves the rest of the division out
+        step = getattr(getattr(embed, "proj", None), "stride", (1,))[0]
+        stated = {2**halvings * step for halvings in range(8)}
+    count = getattr(model, "num_prefix_tokens", 0)
     prefixes = {0, count} if isinstance(count, int) else {0}
     return by_stride(at, tokens, strides=stated, prefixes=prefixes, rounded=rounded)
 
@@ -54,7 +79,7 @@ def by_stride(
     *,
     strides: Iterable[int | None],
     prefixes: Collection[int] = (0,),
-    rounded: Rounding = math.ceil,
+    rounded: Rounding | None = None,
 ) -> TokenGrid:
     """Return the grid of so many tokens in reading order at one of some strides.
 
@@ -63,7 +88,7 @@ def by_stride(
         tokens: Its tokens.
         strides: Strides in pixels.
         prefixes: How many prefix tokens there may be.
-        rounded: What becomes of a part of a stride.
+        rounded: What becomes of a part of a stride; None for whichever the number tells.
 
     Raises:
         GeometryError: None of the strides, or more than one, gives that number.
@@ -73,7 +98,8 @@ def by_stride(
         for stride in strides
         if isinstance(stride, int)
         for prefix in prefixes
-        for rows, cols in [[rounded(side / stride) for side in at.image]]
+        for whole in ((rounded,) if rounded else (math.ceil, math.floor))
+        for rows, cols in [[whole(side / stride) for side in at.image]]
         if rows * cols + prefix == tokens
     }
     if len(found) != 1:
@@ -123,23 +149,24 @@ def windows(
 
 def strides_of(at: At) -> set[int]:
     """Return the stride of the stage that a layer is in, or all that its model states."""
-    stated = getattr(at.model, "feature_info", ())
+    model, name = stating(at.model, at.name)
+    stated = getattr(model, "feature_info", ())
     strides = {stage.get("module", ""): stage.get("reduction") for stage in stated}
     own = {
         stride
         for module, stride in strides.items()
         # timm's Twins says block.0 of its blocks.0
-        if module and at.name.startswith((f"{module}.", f"{module.replace('block.', 'blocks.')}."))
+        if module and name.startswith((f"{module}.", f"{module.replace('block.', 'blocks.')}."))
     }
     return {stride for stride in own or strides.values() if isinstance(stride, int)}
 
 
-def strided(at: At, rounded: Rounding = math.ceil) -> TokenGrid:
+def strided(at: At, rounded: Rounding | None = None) -> TokenGrid:
     """Place keys that the convolution `sr` made of whole cells of the queries.
 
     Args:
         at: The layer.
-        rounded: What becomes of a part of a stride.
+        rounded: What becomes of a part of a stride; None for whichever the number tells.
 
     Raises:
         GeometryError: They are not that.

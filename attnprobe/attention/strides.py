@@ -4,6 +4,7 @@ Token numbers are checked against what came; nothing is guessed from them.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from attnprobe.attention.placing import around, strides_of, unknown
@@ -54,6 +55,17 @@ def convolved(grid: TokenGrid, layer: Any) -> TokenGrid:
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
+
+
+def tiled(at: At, grid: TokenGrid, window: tuple[int, int]) -> TokenGrid:
+    """Return a grid in solid windows, padded below and to the right so that they tile.
+
+    Raises:
+        GeometryError: A window without tokens.
+    """
+    if 0 in window:
+        raise unknown(at, f"{at.keys} keys in windows of {window[0]} x {window[1]}")
+    return replace(grid, window=window, padding=(-grid.rows % window[0], -grid.cols % window[1]))
 
 
 def counted(at: At, grid: TokenGrid) -> TokenGrid:

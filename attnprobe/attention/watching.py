@@ -14,6 +14,7 @@ from attnprobe.attention.geometry import grid_of, stage_of, tokens_of
 from attnprobe.attention.given import Given
 from attnprobe.attention.layers import Site, is_pooling, left_out
 from attnprobe.attention.multihead import images_first
+from attnprobe.attention.placing import stating
 from attnprobe.attention.reader import Call, RawAttention
 from attnprobe.attention.reading import feature_of, in_order, read
 from attnprobe.errors import CaptureError
@@ -101,7 +102,8 @@ class Watcher:
                 f"{len(silent)} of {len(self.sites)} attention layers did not report: "
                 f"{', '.join(silent[:5])}",
                 "switch fused attention on (timm: set_fused_attn(True), TIMM_FUSED_ATTN=1; "
-                'transformers: attn_implementation="sdpa") and run the model uncompiled',
+                'transformers: attn_implementation="sdpa") and run the model uncompiled; of a '
+                "model of images and text give the vision part, such as model.visual",
             )
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -176,7 +178,7 @@ class Watcher:
             heads=heads,
             dim=dim,
             grid=grid,
-            stage=stage_of(site.name),
+            stage=stage_of(stating(self.model, site.name)[1]),
         )
         self.reported[site.name] = layer
         self.layers.append(layer)
@@ -215,7 +217,8 @@ class Watcher:
                 return
             x = feature_of(site, output)
             with _aside(x.device.type):
-                x = images_first(site.module, x.detach(), self.image[0])
+                # blocks may add to their input in place, which is what the one before gave
+                x = images_first(site.module, x.detach().clone(), self.image[0])
                 self.on_features(Features(layer, self.image[0], tokens_of(x, self.image)))
 
         return hook

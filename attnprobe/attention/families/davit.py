@@ -1,12 +1,29 @@
-"""DaViT (Ding et al. 2022): windows and channels in turn."""
+"""DaViT (Ding et al. 2022), also of Florence-2: windows and channels in turn."""
 
 from attnprobe.attention.placing import windows
-from attnprobe.attention.variant import Variant
+from attnprobe.attention.strides import convolved, counted, owner, pixels, tiled
+from attnprobe.attention.variant import At, Variant
+from attnprobe.types import TokenGrid
+
+_CHANNELS = "attends from channels to channels, not from patches to patches"
+
+
+def _hugging(at: At) -> TokenGrid:
+    """Follow the convolutions between the stages of Florence-2, then place solid windows."""
+    model = owner(at, "modeling_florence2.Florence2VisionBackbone")
+    grid = pixels(at)
+    for embedding, stage in zip(model.convs, model.blocks, strict=True):
+        grid = convolved(grid, embedding.conv)
+        if any(part is at.module for part in stage.modules()):
+            break
+    side = int(at.module.window_size)
+    return counted(at, tiled(at, grid, (side, side)))
+
 
 VARIANTS = (
     Variant("davit.WindowAttention", place=windows),
-    Variant(
-        "davit.ChannelAttention",
-        left_out="attends from channels to channels, not from patches to patches",
-    ),
+    Variant("davit.ChannelAttention", left_out=_CHANNELS),
+    Variant("davit.ChannelAttentionV2", left_out=_CHANNELS),
+    Variant("modeling_florence2.Florence2VisionChannelAttention", left_out=_CHANNELS),
+    Variant("modeling_florence2.Florence2VisionWindowAttention", place=_hugging),
 )

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnprobe.attention.calls import CALLS
 from attnprobe.attention.placing import unknown
 from attnprobe.attention.reader import Call, RawAttention, kind_of
-from attnprobe.attention.strides import convolved, counted, owner, pixels
+from attnprobe.attention.strides import convolved, counted, owner, pixels, tiled
 from attnprobe.attention.variant import At, Variant
 from attnprobe.attention.weighted import from_logits
 from attnprobe.errors import CaptureError
@@ -118,32 +119,62 @@ def _unit_grid(rolled: tuple[Any, Sides], patches: TokenGrid, inside: bool) -> T
 
 
 def _windows(at: At) -> TokenGrid:
-    """Follow the poolings of all queries before, then place the windows of the layer's own."""
+    """Place SAM 2's windows as timm has them."""
     model = owner(at, "hieradet_sam2.HieraDet")
-    grid = queries = convolved(pixels(at), model.patch_embed.proj)
-    for block in model.blocks:
-        queries = convolved(grid, block.attn.q_pool) if block.attn.q_pool else grid
-        if block.attn is at.module:
+    window = at.parent.window_size if at.parent.is_windowed else None
+    steps = [(block.attn, block.q_stride) for block in model.blocks]
+    return _followed(at, model.patch_embed.proj, steps, window)
+
+
+def _hugging(at: At) -> TokenGrid:
+    """Place SAM 2's windows as transformers has them."""
+    model = owner(at, "modeling_sam2.Sam2HieraDetModel")
+    side = at.parent.window_size
+    steps = [(block.attn, block.query_stride) for block in model.blocks]
+    return _followed(at, model.patch_embed.projection, steps, (side, side) if side else None)
+
+
+def _followed(
+    at: At, convolution: Any, steps: Sequence[tuple[Any, Sides | None]], window: Sides | None
+) -> TokenGrid:
+    """Follow the poolings of all queries before, then place the windows of the layer's own.
+
+    Args:
+        at: The layer.
+        convolution: What makes the first tokens.
+        steps: Each layer's module with the stride at which it pools its queries, in order.
+        window: Keys of one window of this layer, or None for global attention.
+    """
+    grid = queries = convolved(pixels(at), convolution)
+    step = (1, 1)
+    for module, stride in steps:
+        step = stride or (1, 1)
+        queries = convolved(grid, nn.MaxPool2d(step, step)) if stride else grid
+        if module is at.module:
             break
         grid = queries
-    if at.parent.is_windowed:
-        grid = _tiled(at, grid, at.parent.window_size)
-        step = at.parent.q_stride or (1, 1)
-        height, width = at.parent.window_size
-        queries = _tiled(at, queries, (height // step[0], width // step[1]))
+    if window is not None:
+        grid = tiled(at, grid, window)
+        queries = tiled(at, queries, (window[0] // step[0], window[1] // step[1]))
     if queries != grid and not (queries.whole and grid.whole):
         raise unknown(at, f"padded windows of {at.keys} keys with pooled queries")
     return counted(at, replace(queries, keys=None if grid == queries else grid))
 
 
-def _tiled(at: At, grid: TokenGrid, window: Sides) -> TokenGrid:
-    if 0 in window:
-        raise unknown(at, f"{at.keys} keys in windows of {window[0]} x {window[1]}")
-    return replace(grid, window=window, padding=(-grid.rows % window[0], -grid.cols % window[1]))
+def _last(module: Any, calls: Sequence[Call]) -> RawAttention:
+    """Read the last of two; transformers leaves a softmax over heads before it unused."""
+    unused = calls[0].args[0].shape[2:] if len(calls) == 2 else ()
+    if len(calls) > 1 and tuple(unused) != (module.num_attention_heads,) * 2:
+        raise CaptureError(
+            f"{type(module).__name__} attends in a way of its own",
+            "measure the same weights in timm, as sam2_hiera_tiny and its like",
+        )
+    return CALLS.read(module, calls[-1], ((), {}))
 
 
 VARIANTS = (
     Variant("hiera.MaskUnitAttention", place=_units, arrange=_arranged, order=_ordered),
     Variant("modeling_hiera.HieraMaskUnitAttention", place=_units, join=_joined, order=_ordered),
     Variant("hieradet_sam2.MultiScaleAttention", place=_windows),
+    Variant("modeling_sam2.Sam2MultiScaleAttention", place=_hugging, join=_last),
 )

@@ -2,6 +2,8 @@
 
 import math
 
+from torch import nn
+
 from attnprobe.attention.strides import counted, owner
 from attnprobe.attention.variant import At, Variant
 from attnprobe.types import TokenGrid
@@ -10,8 +12,21 @@ from attnprobe.types import TokenGrid
 def _same_pixels(at: At) -> TokenGrid:
     """Place windows spread out over a map, which the block stretches to whole patches."""
     sides = owner(at, "mobilevit.MobileVitBlock").patch_size
-    patch: tuple[int, int] = (int(sides[0]), int(sides[1]))
-    stride = _stride(at)
+    return _spread(at, (int(sides[0]), int(sides[1])), _stride(at))
+
+
+def _hugging(at: At) -> TokenGrid:
+    """Place those of transformers; only convolutions on the way to the block have strides."""
+    block = owner(at, "modeling_mobilevit.MobileViTLayer")
+    model = owner(at, "modeling_mobilevit.MobileViTModel")
+    layers = list(model.encoder.layer)
+    before = [model.conv_stem, *layers[: layers.index(block) + 1]]
+    convolutions = (x for part in before for x in part.modules() if isinstance(x, nn.Conv2d))
+    stride = math.prod(int(x.stride[0]) for x in convolutions)
+    return _spread(at, (block.patch_height, block.patch_width), stride)
+
+
+def _spread(at: At, patch: tuple[int, int], stride: int) -> TokenGrid:
     rows, cols = (math.ceil(side / stride) for side in at.image)
     window = (math.ceil(rows / patch[0]), math.ceil(cols / patch[1]))
     whole = (window[0] * patch[0], window[1] * patch[1])
@@ -27,4 +42,7 @@ def _stride(at: At) -> int:
     return next(x["reduction"] for x in model.feature_info if x["stage"] >= stage)
 
 
-VARIANTS = (Variant("mobilevit.MobileVitBlock", place=_same_pixels),)
+VARIANTS = (
+    Variant("mobilevit.MobileVitBlock", place=_same_pixels),
+    Variant("modeling_mobilevit.MobileViTSelfAttention", place=_hugging),
+)

@@ -7,6 +7,7 @@ from torch import nn
 
 from attnprobe.attention.placing import around, embedded, unknown
 from attnprobe.attention.reader import RawAttention
+from attnprobe.attention.strides import convolved, counted, owner, pixels
 from attnprobe.attention.variant import At, Variant
 from attnprobe.types import TokenGrid
 
@@ -20,16 +21,36 @@ _PREFIX = {
     "detection_tokens": "detection",
 }
 _ATTENTION = (
+    "modeling_aimv2.Aimv2Attention",
+    "modeling_altclip.AltCLIPAttention",
     "modeling_beit.BeitAttention",
+    "modeling_blip.BlipAttention",
+    "modeling_blip_2.Blip2Attention",
+    "modeling_chinese_clip.ChineseCLIPVisionAttention",
     "modeling_clip.CLIPAttention",
+    "modeling_clipseg.CLIPSegAttention",
     "modeling_data2vec_vision.Data2VecVisionSdpaSelfAttention",
     "modeling_data2vec_vision.Data2VecVisionSelfAttention",
     "modeling_deit.DeiTAttention",
     "modeling_dinov2.Dinov2Attention",
     "modeling_dinov2_with_registers.Dinov2WithRegistersAttention",
     "modeling_dinov3_vit.DINOv3ViTAttention",
+    "modeling_dpt.DPTSelfAttention",
+    "modeling_flava.FlavaSelfAttention",
+    "modeling_git.GitVisionAttention",
     "modeling_ijepa.IJepaAttention",
+    "modeling_instructblip.InstructBlipAttention",
+    "modeling_internvl.InternVLVisionAttention",
+    "modeling_janus.JanusVisionAttention",
+    "modeling_kosmos2.Kosmos2VisionAttention",
+    "modeling_metaclip_2.MetaClip2Attention",
+    "modeling_mlcd.MLCDAttention",
+    "modeling_owlv2.Owlv2Attention",
+    "modeling_owlvit.OwlViTAttention",
+    "modeling_pixio.PixioAttention",
+    "modeling_sapiens2.Sapiens2Attention",
     "modeling_siglip.SiglipAttention",
+    "modeling_tipsv2.Tipsv2VisionAttention",
     "modeling_vit.ViTAttention",
     "modeling_vit_mae.ViTMAEAttention",
     "modeling_vit_msn.ViTMSNAttention",
@@ -44,6 +65,12 @@ def _plain(at: At) -> TokenGrid:
         raise unknown(at, f"{at.keys} tokens without embeddings of patches")
     convolutions = [part for part in embeddings.modules() if isinstance(part, nn.Conv2d)]
     return embedded(at, convolutions[0] if len(convolutions) == 1 else None, _prefix(embeddings))
+
+
+def _padded(at: At) -> TokenGrid:
+    """Place the patches of a convolution that pads the image."""
+    tower = owner(at, "modeling_vitpose_backbone.VitPoseBackbone")
+    return counted(at, convolved(pixels(at), tower.embeddings.patch_embeddings.projection))
 
 
 def _detection_first(model: nn.Module, module: nn.Module, raw: RawAttention) -> RawAttention:
@@ -62,8 +89,8 @@ def _prefix(embeddings: Any) -> list[str]:
     for attribute, name in _PREFIX.items():
         tokens = getattr(embeddings, attribute, None)
         count = 0 if tokens is None else tokens.numel() // tokens.shape[-1]
-        numbered = [f"{name}{index + 1}" for index in range(count)]
-        names += [name] * count if name in ("cls", "dist") else numbered
+        single = name in ("cls", "dist") and count == 1
+        names += [name] if single else [f"{name}{index + 1}" for index in range(count)]
     return names
 
 
@@ -73,6 +100,11 @@ VARIANTS = (
         "modeling_siglip.SiglipMultiheadAttentionPoolingHead",
         left_out="pools all tokens by one query of its own",
     ),
+    Variant(
+        "modeling_aimv2.Aimv2AttentionPoolingHead",
+        left_out="pools all tokens by one query of its own",
+    ),
+    Variant("modeling_vitpose_backbone.VitPoseBackboneSelfAttention", place=_padded),
     Variant("modeling_siglip2.Siglip2Attention", refused="is given patches instead of images"),
     Variant("modeling_yolos.YolosSelfAttention", place=_plain, order=_detection_first),
 )

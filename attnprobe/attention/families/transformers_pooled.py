@@ -1,4 +1,4 @@
-"""PVT, PVTv2, SegFormer and CvT of the transformers library: keys pooled by a convolution."""
+"""PVT, PVTv2, SegFormer, GLPN and CvT of transformers: keys pooled by a convolution."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -12,7 +12,7 @@ from attnprobe.attention.strides import convolved, counted, owner, pixels
 from attnprobe.attention.variant import At, Variant
 from attnprobe.types import TokenGrid
 
-_REDUCTIONS = ("sequence_reduction", "spatial_reduction")
+_REDUCTIONS = ("sequence_reduction", "spatial_reduction", "sr")
 
 
 def _pooled(at: At) -> TokenGrid:
@@ -51,6 +51,7 @@ def _convolved(at: At) -> TokenGrid:
 
 VARIANTS = (
     Variant("modeling_cvt.CvtSelfAttention", place=_convolved),
+    Variant("modeling_glpn.GLPNEfficientSelfAttention", place=_pooled),
     Variant("modeling_pvt.PvtEfficientSelfAttention", place=_pooled),
     Variant("modeling_pvt_v2.PvtV2SelfAttention", place=_pooled),
     Variant("modeling_segformer.SegformerAttention", place=_pooled),

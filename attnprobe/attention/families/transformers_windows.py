@@ -1,4 +1,4 @@
-"""Swin and Swin V2 of the transformers library."""
+"""Swin and Swin V2 of the transformers library, with those of Donut and MaskFormer."""
 
 import math
 from typing import Any
@@ -39,6 +39,8 @@ def _stage(part: Any, parts: list[Any]) -> list[int]:
 
 
 VARIANTS = (
+    Variant("modeling_donut_swin.DonutSwinSelfAttention", place=_windows),
+    Variant("modeling_maskformer_swin.MaskFormerSwinSelfAttention", place=_windows),
     Variant("modeling_swin.SwinAttention", place=_windows),
     Variant("modeling_swinv2.Swinv2SelfAttention", place=_windows),
 )
