@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from attnprobe.attention import READERS, Reader, discover
 from attnprobe.attention.dropping import Kept
 from attnprobe.attention.given import Given
+from attnprobe.attention.layers import check_uncompiled
 from attnprobe.attention.settling import settled
 from attnprobe.attention.watching import OnAttention, OnFeatures, Watcher
 from attnprobe.tensors import AttentionInputs, Features
@@ -73,10 +74,11 @@ def capture(
         >>> taps.attention[0].q.shape
         torch.Size([1, 2, 101, 32])
     """
-    taps = Taps()
+    taps, sites = Taps(), discover(model, (*readers, *READERS))
+    check_uncompiled(model, sites)
     watcher = Watcher(
         model,
-        discover(model, (*readers, *READERS)),
+        sites,
         taps.layers,
         on_attention=on_attention or taps.attention.append,
         on_features=on_features or taps.features.append,

@@ -61,7 +61,6 @@ def discover(model: nn.Module, readers: Iterable[Reader]) -> list[Site]:
                 f"no reader knows the attention of {name} ({type(module).__name__})",
                 "see `attnprobe inspect`; a reader is one file in attnprobe/attention",
             )
-    _check_uncompiled(model, sites)
     if not sites:
         reason = next((f": {name} {reason}" for name, reason in without.items()), "")
         raise CaptureError(
@@ -86,8 +85,12 @@ def _check_visible(model: nn.Module) -> None:
             )
 
 
-def _check_uncompiled(model: nn.Module, sites: Iterable[Site]) -> None:
-    """Refuse attention that runs in a module compiled in place; what lies beside it may be."""
+def check_uncompiled(model: nn.Module, sites: Iterable[Site]) -> None:
+    """Refuse attention that runs in a module compiled in place; what lies beside it may be.
+
+    Raises:
+        CaptureError: There is such a module.
+    """
     paths = (site.name.split(".") for site in sites)
     around = {".".join(path[:count]) for path in paths for count in range(len(path) + 1)}
     for name in sorted(around):
