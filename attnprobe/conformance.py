@@ -118,15 +118,15 @@ def _probabilities(
     seen = Softmaxes(module, [inputs.layer.name for inputs in taken])
     with unfused(module), torch.inference_mode(), seen.watching():
         module(images)
-    worst, compared = 0.0, 0
+    gaps: list[Tensor] = []
     for inputs in taken:
         own = _fitting(module, seen.found[inputs.layer.name], inputs)
         if own is not None:
             ours = reference.logits(inputs, slice(None)).softmax(-1)
-            gap = float((ours - own.double()).abs().max())
-            worst, compared = max(worst, gap), compared + 1
-    silent = len(taken) - compared
-    detail = f"{compared} layers, off by {worst:.1e}"
+            gaps.append((ours - own.double()).abs().max())
+    worst = float(torch.stack(gaps).max()) if gaps else 0.0  # NaN if one of them is
+    silent = len(taken) - len(gaps)
+    detail = f"{len(gaps)} layers, off by {worst:.1e}"
     detail += f"; {silent} form no softmax of their own to compare with" if silent else ""
     yield Check(name, worst <= PROBABILITIES, detail)
 
@@ -143,10 +143,11 @@ def _fitting(module: nn.Module, found: list[Tensor], inputs: AttentionInputs) ->
 
 
 def _kernel(taken: Sequence[AttentionInputs]) -> Check:
-    worst = 0.0
+    gaps = [0.0]
     for inputs in taken:
         found = kernels.attention_stats(inputs, ALL)
-        worst = max(worst, deviation(found, reference.attention_stats(inputs, ALL)))
+        gaps.append(deviation(found, reference.attention_stats(inputs, ALL)))
+    worst = float(torch.tensor(gaps, dtype=torch.float64).max())  # NaN if one of them is
     detail = f"largest relative deviation from float64 {worst:.1e}"
     return Check("the kernel measures it as float64 does", worst <= TOLERANCE, detail)
 
