@@ -16,8 +16,10 @@ from attnprobe.reproduction import budgets, reproducing, running
 from attnprobe.reproduction.steps import steps
 from attnprobe.reproduction.study import Study, finetuning_config, training_config
 from attnprobe.results import Result
+from attnprobe.study import judging, load, summarise
 from attnprobe.training.config import configure
 
+JUDGED = ("local_everywhere-simmim", "knn-mocov3-simmim", "drop-simmim")
 SCORES = {"supervised": {"knn", "linear", "own"}}  # of trainings; the others have no classifier
 
 
@@ -127,6 +129,7 @@ def test_a_tiny_study_from_end_to_end(tmp_path, images, monkeypatch):
 
     table = pd.read_csv(plan.out / "scores.csv")
     assert table["value"].between(0, 1).all()
+    assert set(table["images"]) == {32}
     for method, seed in plan.runs():
         rows = table.query("method == @method and seed == @seed")
         trained = set(rows.query("score != 'finetuned'")["score"])
@@ -136,6 +139,12 @@ def test_a_tiny_study_from_end_to_end(tmp_path, images, monkeypatch):
         result = Result.load(plan.analysis(method, seed))
         assert result.provenance.images == plan.budget.images
     assert len(Comparison.load(plan.out / "comparison").results) == 4
+
+    summary = summarise(load(plan.out))
+    assert summary.tables["missing"].empty
+    assert judging.ABSENT not in set(
+        summary.tables["findings"].query("finding in @JUDGED")["verdict"]
+    )
 
     timings = pd.read_csv(plan.out / "timings.csv")
     assert set(timings["step"]) == set(found["seconds"])

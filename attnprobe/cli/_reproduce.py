@@ -52,6 +52,9 @@ def run(
 
 
 def _draw(out: Path) -> None:
-    from attnprobe.report import page_of, write
+    from attnprobe import study
+    from attnprobe.report import studypage, write
 
-    say(f"open {write(page_of(out), out / 'report.html', overwrite=True)}")
+    summary = study.summarise(study.load(out))
+    study.save(summary)
+    say(f"open {write(studypage.render(summary), out / 'report.html', overwrite=True)}")

@@ -14,13 +14,14 @@ from attnprobe.cli import _options
 def command(run: Path, out: Path | None, *, overwrite: bool) -> int:
     """Write the page of a saved RUN again.
 
-    RUN is the folder of an analysis, a comparison, a track or a training, which may be under
-    way. Needs neither weights nor torch.
+    RUN is the folder of an analysis, a comparison, a track, a training or a study; the last two
+    may be under way. Needs neither weights nor torch.
 
     \b
     attnprobe report runs/simmim_vit_base -o simmim.html
     attnprobe report runs/compare-mae-deit
     attnprobe report runs/my-pretraining
+    attnprobe report runs/reproduce
     """
     from attnprobe.cli._console import say
     from attnprobe.report import page_of, write

@@ -8,10 +8,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from attnprobe import traininglog
+from attnprobe import study, traininglog
 from attnprobe.comparison import Comparison
 from attnprobe.errors import OutputError
-from attnprobe.report import trackpage, trainpage
+from attnprobe.report import studypage, trackpage, trainpage
 from attnprobe.report.comparing import render_comparison
 from attnprobe.report.page import render
 from attnprobe.results import Result
@@ -23,7 +23,7 @@ __all__ = ["page_of", "render", "render_comparison", "report", "write"]
 
 
 def report(
-    subject: list[Result] | Comparison | Track | TrainingRun | str | Path,
+    subject: list[Result] | Comparison | Track | TrainingRun | study.Study | str | Path,
     path: str | Path,
     *,
     overwrite: bool = False,
@@ -31,8 +31,8 @@ def report(
     """Write one HTML page and return its path.
 
     Args:
-        subject: One result, several side by side, a comparison, a track, a training run, or the
-            folder of any of them.
+        subject: One result, several side by side, a comparison, a track, a training run, a study,
+            or the folder of any of them.
         path: The file to write.
         overwrite: Replace an older page there.
 
@@ -46,12 +46,14 @@ def report(
 
 
 def page_of(folder: str | Path) -> str:
-    """Return the page of whatever a folder holds: a result, comparison, track or training run.
+    """Return the page of what a folder holds: a result, comparison, track, training run or study.
 
     Raises:
         ResultError: It holds none of them, or a damaged one.
     """
     path = Path(folder)
+    if study.is_study(path):
+        return studypage.render(study.load(path))
     readers = {
         "comparison": lambda: render_comparison(Comparison.load(path)),
         "track": lambda: trackpage.render(Track.load(path)),
@@ -80,9 +82,13 @@ def write(text: str, path: str | Path, *, overwrite: bool = False) -> Path:
     return target
 
 
-def _rendered(subject: list[Result] | Comparison | Track | TrainingRun | str | Path) -> str:
+def _rendered(
+    subject: list[Result] | Comparison | Track | TrainingRun | study.Study | str | Path,
+) -> str:
     if isinstance(subject, str | Path):
         return page_of(subject)
+    if isinstance(subject, study.Study):
+        return studypage.render(subject)
     if isinstance(subject, Comparison):
         return render_comparison(subject)
     if isinstance(subject, Track):

@@ -77,6 +77,7 @@ def reproduce(
         AttnprobeError: A step failed.
     """
     claim(study, resume=resume)
+    tested = len(open_pictures(study.val, split="val"))
     everything = steps(study, workers=workers)
     began, before = time.monotonic(), sum(step.done for step in everything)
     say(f"{len(everything)} steps, {before} of them done, {jobs} at a time")
@@ -86,16 +87,16 @@ def reproduce(
         left = (time.monotonic() - began) / here * (len(everything) - done)
         took = progress.seconds[step.name]
         say(f"{done}/{len(everything)}  {step.name}: {took:.0f} s; about {left / 60:.0f} min left")
-        _collect(study, progress)
+        _collect(study, progress, tested)
 
     progress = running.run(everything, study.out / "logs", jobs=jobs, told=told)
-    _collect(study, progress)
+    _collect(study, progress, tested)
     return {"out": str(study.out), "steps": len(everything), "seconds": progress.seconds}
 
 
-def _collect(study: Study, progress: running.Progress) -> None:
-    """Write scores and timings as they stand."""
-    put(study.out / SCORES, scores.collect(study).to_csv(index=False).encode())
+def _collect(study: Study, progress: running.Progress, tested: int) -> None:
+    """Write scores, each on so many images, and timings as they stand."""
+    put(study.out / SCORES, scores.collect(study, images=tested).to_csv(index=False).encode())
     path = study.out / TIMINGS
     rows = dict(pd.read_csv(path).itertuples(index=False, name=None)) if path.exists() else {}
     rows |= {name: round(took, 1) for name, took in progress.seconds.items()}

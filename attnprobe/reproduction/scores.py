@@ -8,12 +8,17 @@ from attnprobe import traininglog
 from attnprobe.reproduction.study import Study
 
 METRICS = "metrics.jsonl"
-COLUMNS = ["method", "seed", "epoch", "dropped", "score", "value"]
+COLUMNS = ["method", "seed", "epoch", "dropped", "score", "value", "images"]
 _TRAINED = {"knn_top1": "knn", "linear_top1": "linear", "top1": "own"}
 
 
-def collect(study: Study) -> pd.DataFrame:
-    """Return one row a score; runs that have none yet are left out."""
+def collect(study: Study, *, images: int) -> pd.DataFrame:
+    """Return one row a score; runs that have none yet are left out.
+
+    Args:
+        study: The study.
+        images: Held-out images, all of which every run is scored on.
+    """
     rows: list[tuple[str, int, int, int, str, float]] = []
     for method, seed in study.runs():
         epoch = study.budget.epochs[method]
@@ -25,7 +30,7 @@ def collect(study: Study) -> pd.DataFrame:
         found = _last(study.finetuning(method, seed, dropped)).get("top1")
         if found is not None:
             rows.append((method, seed, epoch, dropped, "finetuned", found))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS[:-1]).assign(images=images)
 
 
 def _last(folder: Path) -> dict[str, float]:
