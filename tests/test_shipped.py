@@ -11,10 +11,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from attnprobe import shipped
+from attnprobe import catalogue, objectives, shipped
+from attnprobe.training.config import configure, read
 
 FREE = {"CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "public domain"}
-CHECKPOINT = "vit_tiny_cifar10_supervised.safetensors"
+CHECKPOINTS = sorted(shipped.path("checkpoints").glob("*.safetensors"))
+STUDIED = [path for path in CHECKPOINTS if path.with_suffix(".toml").exists()]
+KINDS = {"simmim": "mim", "mae": "mim", "mocov3": "contrastive", "supervised": "supervised"}
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,13 @@ def test_images_are_large_enough_and_light_enough():
             assert np.asarray(image.convert("L"), dtype=float).std() > 5  # not blank
 
 
-def test_checkpoint_loads_into_timm_and_is_finite():
-    path = shipped.path("checkpoints") / CHECKPOINT
-    assert path.stat().st_size < 12_000_000
+def test_all_checkpoints_together_are_light():
+    assert CHECKPOINTS
+    assert sum(path.stat().st_size for path in CHECKPOINTS) <= 25_000_000
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+def test_a_checkpoint_loads_into_timm_and_is_finite(path):
     with safe_open(path, "pt") as file:
         card = json.loads(file.metadata()["attnprobe"])
     weights = load_file(path)
@@ -75,16 +82,17 @@ def test_checkpoint_loads_into_timm_and_is_finite():
     model.load_state_dict(weights, strict=True)
     assert model.blocks[0].attn.num_heads == card["heads"]
     assert card["name"] == path.stem
-    assert card["objective"] == "supervised"
-    assert model(torch.zeros(1, *card["input_size"])).shape == (
-        1,
-        card["model_args"]["num_classes"],
-    )
+    assert card["objective"] == KINDS[path.stem.rpartition("_")[2]]
+    given = model(torch.zeros(1, *card["input_size"]))
+    assert given.shape == (1, card["model_args"]["num_classes"] or model.num_features)
 
 
-def test_checkpoint_has_learned():
-    weights = load_file(shipped.path("checkpoints") / CHECKPOINT)
-    fresh = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=10)
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+def test_a_checkpoint_has_learned(path):
+    weights = load_file(path)
+    with safe_open(path, "pt") as file:
+        card = json.loads(file.metadata()["attnprobe"])
+    fresh = timm.create_model(card["architecture"], **card["model_args"])
     # training moves biases away from the zeros that timm starts them with
     assert all(
         weights[name].abs().max() > 1e-3
@@ -93,10 +101,36 @@ def test_checkpoint_has_learned():
     )
 
 
-def test_model_card_states_its_accuracy():
-    card = (shipped.path("checkpoints") / CHECKPOINT).with_suffix(".md").read_text(encoding="utf-8")
-    top1 = re.search(r"top-1[^0-9]*([0-9.]+) %", card)
-    assert top1 is not None
-    assert float(top1.group(1)) > 10
-    for word in ("seed", "JPEG re-encoded CIFAR-10", "epochs", "seconds", "licence"):
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+def test_a_model_card_states_scores_and_how_to_retrain(path):
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {path.stem}\n")
+    for score in re.findall(r"top-1[^|]*\| ([0-9.]+) %", card):
+        assert float(score) > 10  # of ten classes
+    for word in (
+        "top-1",
+        "seed",
+        "JPEG re-encoded CIFAR-10",
+        "epochs",
+        "seconds",
+        "licence",
+        "Retrain",
+    ):
         assert word in card
+
+
+@pytest.mark.parametrize("path", STUDIED, ids=lambda path: path.stem)
+def test_a_recipe_is_one_that_trains(path):
+    objective = objectives.load(path.stem.rpartition("_")[2])
+    config = configure(objective.name, objective.config, read(path.with_suffix(".toml")))
+    assert config.loop.seed == 0
+    assert "/" not in config.data.data + config.data.val
+
+
+def test_every_checkpoint_is_in_the_catalogue():
+    known = {
+        record.source.removeprefix("shipped:")
+        for record in catalogue.catalogue().values()
+        if record.source.startswith("shipped:")
+    }
+    assert known == {path.name for path in CHECKPOINTS}
