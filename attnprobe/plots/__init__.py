@@ -50,7 +50,7 @@ class Plot:
         draw: Draws its subject into one figure.
         caption: How to read the figure, in a sentence or two.
         minimum: Fewest results for which the figure says anything.
-        of: Its subject: results (a list of one to eight), comparison, track, training (run), or study.
+        of: Its subject: results (a list of one to eight), comparison, track, training or study.
     """
 
     name: str
