@@ -1,34 +1,13 @@
 """Every layer keeps local and global heads side by side (Xie et al. 2023, sec. 3.1)."""
 
-import numpy as np
-
-from attnprobe import samples
-from attnprobe.claims import Claim, Quantity, Thresholds, third
+from attnprobe.claims import Claim, Quantity, Thresholds
+from attnprobe.claims._spread import spread
 from attnprobe.results import Result
 
 
 def _measure(result: Result, thresholds: Thresholds) -> Quantity | str:
     del thresholds
-    placed = samples.of_uniform(result, "distance", samples.by_head(result, "distance"))
-    heads = {layer: values for layer, values in placed.items() if values.shape[1] > 1}
-    if len(heads) < len(result.layers):
-        return (
-            f"{len(heads)} of {len(result.layers)} layers have several heads with a place for "
-            "their tokens"
-        )
-    ends = np.cumsum([values.shape[1] for values in heads.values()])[:-1]
-
-    def spreads(means: np.ndarray) -> np.ndarray:
-        return np.stack([part.std(1) for part in np.split(means, ends, axis=1)], axis=1)
-
-    last = third(len(heads))
-    return Quantity(
-        samples=np.concatenate(list(heads.values()), axis=1),
-        of_means=spreads,
-        parts=tuple(f"layer {layer + 1}" for layer in heads),
-        summary=lambda values: values[:, -last:].mean(1),
-        size=1.0,
-    )
+    return spread(result, "distance", " with a place for their tokens")
 
 
 CLAIM = Claim(

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
-from attnprobe import claims, samples
-from attnprobe.claims import Claim, Quantity, Thresholds, third
+from attnprobe import claims
+from attnprobe.claims import Claim, Quantity, Thresholds
+from attnprobe.claims._spread import spread
 from attnprobe.results import Result
 from attnprobe.study import accuracies, judging
 from attnprobe.study.folder import Study
@@ -56,23 +55,7 @@ def statements() -> list[Statement]:
 def _spread_of_entropy(result: Result, thresholds: Thresholds) -> Quantity | str:
     """Return the spread of entropy over the heads of each layer, as a part of uniform's."""
     del thresholds
-    placed = samples.of_uniform(result, "entropy", samples.by_head(result, "entropy"))
-    heads = {layer: values for layer, values in placed.items() if values.shape[1] > 1}
-    if len(heads) < len(result.layers):
-        return f"{len(heads)} of {len(result.layers)} layers have several heads"
-    ends = np.cumsum([values.shape[1] for values in heads.values()])[:-1]
-
-    def spreads(means: np.ndarray) -> np.ndarray:
-        return np.stack([part.std(1) for part in np.split(means, ends, axis=1)], axis=1)
-
-    last = third(len(heads))
-    return Quantity(
-        samples=np.concatenate(list(heads.values()), axis=1),
-        of_means=spreads,
-        parts=tuple(f"layer {layer + 1}" for layer in heads),
-        summary=lambda values: values[:, -last:].mean(1),
-        size=1.0,
-    )
+    return spread(result, "entropy")
 
 
 FOCUSED_AND_BROAD = Claim(
