@@ -1,6 +1,7 @@
 """What `attnprobe reproduce` does: plan, estimate, run, page."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from attnprobe.cli import EXIT_INTERRUPTED
@@ -15,6 +16,9 @@ def run(
     budget: str,
     out: Path,
     *,
+    methods: Sequence[str],
+    seeds: int,
+    epochs: int,
     jobs: int,
     workers: int,
     dry_run: bool,
@@ -28,17 +32,20 @@ def run(
 
     from attnprobe.reproduction import budgets, reproducing
 
-    study = reproducing.planned(data, val, out, budgets.load(budget))
+    asked = budgets.narrowed(budgets.load(budget), methods=methods, seeds=seeds, epochs=epochs)
+    study = reproducing.planned(data, val, out, asked)
     cores = os.cpu_count() or 1
     jobs = jobs or (JOBS_ON_A_GPU if torch.cuda.is_available() else 1)
     workers = max(cores // jobs - 1, 1) if workers < 0 else workers
+    threads = 0
+    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:  # each process would take all cores
+        threads = max(cores // jobs // 2, 1)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     if dry_run or estimate:
-        for line in reproducing.estimated(study, jobs=jobs):
+        for line in reproducing.estimated(study, jobs=jobs, threads=threads):
             say(line)
     if dry_run:
         return 0
-    if jobs > 1:  # each process would take all cores otherwise
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // jobs // 2, 1)))
     try:
         found = reproducing.reproduce(study, jobs=jobs, workers=workers, resume=resume, say=say)
     except KeyboardInterrupt:

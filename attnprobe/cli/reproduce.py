@@ -1,16 +1,30 @@
 """attnprobe reproduce: the paper's finding, trained and measured by one command."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from attnprobe.cli import _options
+from attnprobe.cli import _options, _texts
 
 
 @click.command(name="reproduce")
 @click.option("-d", "--data", required=True, help="Labelled training images, as of pretrain.")
 @click.option("--val", required=True, help="Labelled held-out images, which are measured too.")
-@click.option("--budget", default="cpu", show_default=True, help="cpu, gpu, or smoke to try it.")
+@click.option(
+    "--budget",
+    default="cpu",
+    show_default=True,
+    help="cpu, gpu, smoke to try it, or a TOML file that changes one of them.",
+)
+@click.option(
+    "--methods",
+    multiple=True,
+    callback=_texts.listed,
+    help="Only these of simmim, mae, mocov3, supervised.",
+)
+@click.option("--seeds", default=0, type=click.IntRange(0), help="Trainings of each method.")
+@click.option("--epochs", default=0, type=click.IntRange(0), help="Epochs of each training.")
 @click.option(
     "--jobs", default=0, type=click.IntRange(0), help="Steps at a time.  [default: 1; 5 on a GPU]"
 )
@@ -26,15 +40,17 @@ from attnprobe.cli import _options
 @_options.out("runs/reproduce")
 @_options.resume
 @_options.as_json
-def command(data: str, val: str, budget: str, out: Path | None, **values: bool) -> int:
+def command(data: str, val: str, budget: str, out: Path | None, **values: Any) -> int:
     """Train SimMIM, MAE, MoCo v3 and a supervised ViT, measure them, and check the paper.
 
     One architecture, the same images; three seeds of the headline pair. Fine-tunes each, also
-    without its last blocks. Everything that is finished outlives an interruption: --resume.
+    without its last blocks. Everything that is finished outlives an interruption: --resume,
+    which takes more --methods and --seeds too.
 
     \b
     attnprobe reproduce -d cifar10_train.npz --val cifar10_test.npz --budget gpu
     attnprobe reproduce -d photos/train --val photos/val --dry-run
+    attnprobe reproduce -d photos/train --val photos/val --methods simmim,supervised --seeds 3
     """
     from attnprobe.cli import _reproduce
 

@@ -3,48 +3,76 @@
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from attnprobe.objectives import load as load_objective
+from attnprobe.options import default_of, described
 from attnprobe.reproduction.study import Study, training_config
 from attnprobe.training.assembly import assemble
 from attnprobe.training.backbones import settle
 from attnprobe.training.config import configure
 from attnprobe.training.engine import micro_batches, update
 from attnprobe.training.machine import accelerator_of, release
+from attnprobe.training.sections import WatchSection
 
 WARM, TIMED = 1, 2  # updates
-EXTRA = 15.0  # seconds of a process beside its updates: start, decoding, evaluation
+EXTRA = 15.0  # seconds of a process beside its updates: start, decoding, pages
+FORWARD = 1 / 3  # of an update's time, which goes backward too
 
 
-def seconds(study: Study) -> dict[str, float]:
+def seconds(study: Study, *, threads: int = 0) -> dict[str, float]:
     """Return the seconds of each step's kind, as if it ran alone.
 
     Args:
         study: The study; its images are read.
+        threads: Processor threads of a step; those that torch takes if 0.
 
     Returns:
-        Seconds by name: one training of each method, and `fine-tuning` of all blocks.
+        Seconds by name: one training of each method with its evaluation, and `fine-tuning` of
+        all blocks.
     """
+    with _threads(threads):
+        return _seconds(study)
+
+
+def _seconds(study: Study) -> dict[str, float]:
     batch = study.budget.training["loop"]["batch_size"]
     each = max(study.count // batch, 1)
-    found = {}
-    for method, epochs in study.budget.epochs.items():
-        if study.budget.seeds.get(method):
-            found[method] = EXTRA + epochs * each * _an_update(study, method)
-    found["fine-tuning"] = EXTRA + study.budget.finetune_epochs * each * (
-        (found["supervised"] - EXTRA) / (study.budget.epochs["supervised"] * each)
-        if "supervised" in found
-        else _an_update(study, "supervised")
+    methods = [method for method, count in study.budget.seeds.items() if count]
+    took = {method: _an_update(study, method) for method in {*methods, "supervised"}}
+    watch = study.budget.training.get("watch", {})
+    learnt = min(
+        watch.get("eval_limit", default_of(described(WatchSection)["eval_limit"])), study.count
     )
-    return found
+    scored = FORWARD * took["supervised"] * (learnt + study.tested) / batch
+    found = {
+        method: EXTRA + study.budget.epochs[method] * each * took[method] + scored
+        for method in methods
+    }
+    tuned = study.budget.finetune_epochs * each * took["supervised"]
+    return found | {"fine-tuning": EXTRA + tuned + scored}
 
 
 def total(study: Study, each: dict[str, float]) -> float:
     """Return the seconds of all steps one after another."""
     trained = sum(each[method] for method, _ in study.runs())
-    tuned = len(study.finetunings()) * each["fine-tuning"]
-    return trained + tuned + EXTRA * (len(study.runs()) + 1)
+    depth = study.budget.training["model"]["model_args"]["depth"]
+    kept = sum(1 - dropped / depth for _, _, dropped in study.finetunings())
+    return trained + kept * each["fine-tuning"] + EXTRA * (len(study.runs()) + 1)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _an_update(study: Study, method: str) -> float:

@@ -1,6 +1,7 @@
 """The whole study by one call: plan, estimate, run, collect, page."""
 
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,12 @@ import pandas as pd
 
 from attnprobe.datasets import open_pictures
 from attnprobe.errors import AttnprobeError, OutputError
-from attnprobe.reproduction import budgets, estimate, running, scores
+from attnprobe.objectives import load as load_objective
+from attnprobe.reproduction import budgets, estimate, growing, running, scores
 from attnprobe.reproduction.steps import Step, steps
-from attnprobe.reproduction.study import FILE, Study
+from attnprobe.reproduction.study import FILE, Study, training_config
+from attnprobe.study import settings
+from attnprobe.training.config import configure
 from attnprobe.training.outputs import put
 
 SCORES, TIMINGS = "scores.csv", "timings.csv"
@@ -23,7 +27,8 @@ def planned(data: str, val: str, out: Path, budget: budgets.Budget) -> Study:
     """Return the study of these images.
 
     Raises:
-        AttnprobeError: They cannot be used, or have no labels.
+        AttnprobeError: They cannot be used or have no labels, or the budget trains what
+            training does not take.
     """
     train, held_out = open_pictures(data), open_pictures(val, split="val")
     for pictures in (train, held_out):
@@ -34,26 +39,33 @@ def planned(data: str, val: str, out: Path, budget: budgets.Budget) -> Study:
             )
     if len(held_out) < budget.images:
         budget = replace(budget, images=len(held_out))
-    return Study(out, budget, data, val, len(train))
+    study = Study(out, budget, data, val, len(train), len(held_out))
+    for method, seed in study.runs():  # what a training would refuse later
+        tables = tomllib.loads(training_config(study, method, seed, workers=0))
+        configure(method, load_objective(method).config, tables)
+    return study
 
 
 def claim(study: Study, *, resume: bool) -> None:
-    """Make the folder, or check that it is this study's.
+    """Make the folder, or check that it is this study's; it may have had fewer methods or seeds.
 
     Raises:
         OutputError: It holds something else, or another study.
+        ResultError: Its study.toml is damaged.
     """
     path = study.out / FILE
-    if path.exists() and not resume:
+    known = path.exists()
+    if known and not resume:
         raise OutputError(
             f"{study.out} already holds a study", "go on with --resume, or choose another --out"
         )
-    if path.exists() and path.read_text(encoding="utf-8") != study.text():
+    other = growing.change(settings.read(path), tomllib.loads(study.text())) if known else ""
+    if other:
         raise OutputError(
-            f"{path} was made with other images or another budget",
-            "repeat the command as it was, or choose another --out",
+            f"{path} was made with other images or another budget: {other}",
+            "repeat the command as it was, or with more --seeds, or choose another --out",
         )
-    if not path.exists() and study.out.is_dir() and any(study.out.iterdir()):
+    if not known and study.out.is_dir() and any(study.out.iterdir()):
         raise OutputError(f"{study.out} is not empty and holds no study", "choose another --out")
     put(path, study.text().encode())
 
@@ -77,7 +89,6 @@ def reproduce(
         AttnprobeError: A step failed.
     """
     claim(study, resume=resume)
-    tested = len(open_pictures(study.val, split="val"))
     everything = steps(study, workers=workers)
     began, before = time.monotonic(), sum(step.done for step in everything)
     say(f"{len(everything)} steps, {before} of them done, {jobs} at a time")
@@ -87,16 +98,16 @@ def reproduce(
         left = (time.monotonic() - began) / here * (len(everything) - done)
         took = progress.seconds[step.name]
         say(f"{done}/{len(everything)}  {step.name}: {took:.0f} s; about {left / 60:.0f} min left")
-        _collect(study, progress, tested)
+        _collect(study, progress)
 
     progress = running.run(everything, study.out / "logs", jobs=jobs, told=told)
-    _collect(study, progress, tested)
+    _collect(study, progress)
     return {"out": str(study.out), "steps": len(everything), "seconds": progress.seconds}
 
 
-def _collect(study: Study, progress: running.Progress, tested: int) -> None:
-    """Write scores, each on so many images, and timings as they stand."""
-    put(study.out / SCORES, scores.collect(study, images=tested).to_csv(index=False).encode())
+def _collect(study: Study, progress: running.Progress) -> None:
+    """Write scores and timings as they stand."""
+    put(study.out / SCORES, scores.collect(study, images=study.tested).to_csv(index=False).encode())
     path = study.out / TIMINGS
     rows = dict(pd.read_csv(path).itertuples(index=False, name=None)) if path.exists() else {}
     rows |= {name: round(took, 1) for name, took in progress.seconds.items()}
@@ -104,9 +115,15 @@ def _collect(study: Study, progress: running.Progress, tested: int) -> None:
     put(path, frame.to_csv(index=False).encode())
 
 
-def estimated(study: Study, *, jobs: int) -> list[str]:
-    """Return what each kind of step takes on this machine, and all of them, as lines."""
-    each = estimate.seconds(study)
+def estimated(study: Study, *, jobs: int, threads: int = 0) -> list[str]:
+    """Return what each kind of step takes on this machine, and all of them, as lines.
+
+    Args:
+        study: The study.
+        jobs: Steps at a time.
+        threads: Processor threads of each; those that torch takes if 0.
+    """
+    each = estimate.seconds(study, threads=threads)
     lines = [f"{name}: about {took:.0f} s alone" for name, took in each.items()]
     total = estimate.total(study, each)
     least = max(total / jobs, max(each.values()))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Step:
         out: The folder that it makes.
         needs: Names of steps that have to be done before.
         config: Text of the configuration file that `command` names, if it names one.
+        runs: How many runs the output has to hold, if it holds several.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Step:
     out: Path
     needs: tuple[str, ...] = ()
     config: str = ""
+    runs: int = 0
 
     @property
     def done(self) -> bool:
@@ -37,8 +40,9 @@ class Step:
             manifest = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        known = isinstance(manifest, dict)
-        return known and manifest.get("status", "finished") == "finished"
+        if not isinstance(manifest, dict) or manifest.get("status", "finished") != "finished":
+            return False
+        return not self.runs or len(manifest.get("runs", ())) == self.runs  # more since then?
 
     def arguments(self) -> tuple[str, ...]:
         """Return the command line that begins, or goes on after an interruption."""
@@ -54,7 +58,7 @@ def steps(study: Study, *, workers: int) -> list[Step]:
         tuned = [which for which in study.finetunings() if which[1] == seed]
         found += [_training(study, *run, workers) for run in runs]
         found += [_analysis(study, *run) for run in runs]
-        found += [_comparison(study)] if seed == 0 else []
+        found += [_comparison(study, runs)] if seed == 0 and len(runs) > 1 else []
         found += [_finetuning(study, *which, workers=workers) for which in tuned]
     return found
 
@@ -99,11 +103,11 @@ def _analysis(study: Study, method: str, seed: int) -> Step:
     return Step(_name(study, out), command, out, (_name(study, trained),))
 
 
-def _comparison(study: Study) -> Step:
-    out = study.out / "comparison"
-    first = [study.analysis(method, 0) for method in studies.ORDER if study.budget.seeds[method]]
+def _comparison(study: Study, runs: Sequence[tuple[str, int]]) -> Step:
+    out, first = study.out / "comparison", [study.analysis(*run) for run in runs]
     command = (*ATTNPROBE, "compare", *map(str, first), "-o", str(out))
-    return Step("comparison", command, out, tuple(_name(study, path) for path in first))
+    needs = tuple(_name(study, path) for path in first)
+    return Step("comparison", command, out, needs, runs=len(first))
 
 
 def _name(study: Study, out: Path) -> str:

@@ -1,6 +1,5 @@
 """What a study consists of: which runs, where each lies, and what each is configured to do."""
 
-import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import tomlkit
 
 from attnprobe.errors import AttnprobeError
 from attnprobe.reproduction.budgets import Budget
+from attnprobe.reproduction.budgets.tables import laid
 
 FILE = "study.toml"
 ORDER = ("mocov3", "simmim", "supervised", "mae")  # the longest first, so that none is waited for
@@ -25,6 +25,7 @@ class Study:
         data: Labelled training images.
         val: Labelled held-out images, which are measured too.
         count: Number of training images.
+        tested: Number of held-out images.
     """
 
     out: Path
@@ -32,6 +33,7 @@ class Study:
     data: str
     val: str
     count: int
+    tested: int = 0
 
     def runs(self) -> list[tuple[str, int]]:
         """Return method and seed of every training, the first seeds first."""
@@ -76,7 +78,7 @@ def training_config(study: Study, method: str, seed: int, *, workers: int) -> st
     budget, epochs = study.budget, study.budget.epochs[method]
     batch = budget.training["loop"]["batch_size"]
     updates = epochs * max(study.count // batch, 1)
-    tables = _laid(budget.training, budget.methods.get(method, {}))
+    tables = laid(budget.training, budget.methods.get(method, {}))
     own = {
         "objective": method,
         "loop": {"epochs": epochs, "seed": seed},
@@ -90,7 +92,7 @@ def training_config(study: Study, method: str, seed: int, *, workers: int) -> st
         "save": {"name": f"{method}, seed {seed}"},
     }
     workers *= budget.workers.get(method, 1)
-    return tomlkit.dumps(_laid(tables, own, _images(study, workers)))
+    return tomlkit.dumps(laid(tables, own, _images(study, workers)))
 
 
 def finetuning_config(study: Study, method: str, seed: int, dropped: int, *, workers: int) -> str:
@@ -114,21 +116,8 @@ def finetuning_config(study: Study, method: str, seed: int, dropped: int, *, wor
         "watch": {"probe_every": 0, "trackers": []},
         "save": {"name": f"{method}, seed {seed}, {dropped} blocks dropped, fine-tuned"},
     }
-    return tomlkit.dumps(_laid(budget.training, budget.finetuning, own, _images(study, workers)))
+    return tomlkit.dumps(laid(budget.training, budget.finetuning, own, _images(study, workers)))
 
 
 def _images(study: Study, workers: int) -> dict[str, Any]:
     return {"data": {"data": study.data, "val": study.val, "workers": workers}}
-
-
-def _laid(*tables: dict[str, Any]) -> dict[str, Any]:
-    """Lay nested tables over one another, the later over the earlier."""
-    found: dict[str, Any] = {}
-    for table in tables:
-        for name, value in copy.deepcopy(table).items():
-            older = found.get(name)
-            if isinstance(older, dict) and isinstance(value, dict):
-                found[name] = _laid(older, value)
-            else:
-                found[name] = value
-    return found

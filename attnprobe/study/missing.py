@@ -11,14 +11,14 @@ from attnprobe.study.folder import Run, Study
 def missing(study: Study) -> pd.DataFrame:
     """Return step and state of every planned step that is not there."""
     rows = [*_trainings(study), *_analyses(study), *_finetunings(study)]
-    if kind_of(study.folder / "comparison") != "comparison":
+    if len(study.methods) > 1 and kind_of(study.folder / "comparison") != "comparison":
         rows.append(("comparison", "not done yet"))
     return pd.DataFrame(rows, columns=["step", "state"])
 
 
 def planned(study: Study) -> int:
     """Return how many steps the study has in all."""
-    return 2 * len(study.runs) + len(list(_tunings(study))) + 1
+    return 2 * len(study.runs) + len(list(_tunings(study))) + (len(study.methods) > 1)
 
 
 def _trainings(study: Study) -> Iterator[tuple[str, str]]:

@@ -37,23 +37,33 @@ def read(path: Path) -> dict[str, Any]:
     text = files.text(path, LARGEST)
     try:
         found = tomllib.loads(text)
-        seeds = _counts(found, "seeds", MOST_SEEDS)
-        epochs = _counts(found, "epochs", MOST_EPOCHS)
-        for method, number in seeds.items():
-            if method not in METHODS:
-                raise ValueError(f"it names the method {method!r:.40}, which is none of a study")
-            if number and not epochs.get(method):
-                raise ValueError(f"it does not say how many epochs {method} was trained")
-        for value in found.setdefault("dropped", [0]):
-            _count(value, "dropped", 4096)
-        for method in found.setdefault("drops", []):
-            if method not in METHODS:
-                raise ValueError(f"it drops blocks of {method!r:.40}")
+        check(found)
     except (ValueError, TypeError, RecursionError) as error:
         raise ResultError(
             f"{path} is damaged: {error!s:.200}", "restore it, or run the study again"
         ) from error
     return found
+
+
+def check(found: dict[str, Any]) -> None:
+    """Look at what decides which runs a study has; absent drops are filled in.
+
+    Raises:
+        ValueError: A number is none, or a method is none of a study.
+        TypeError: A table is absent.
+    """
+    seeds = _counts(found, "seeds", MOST_SEEDS)
+    epochs = _counts(found, "epochs", MOST_EPOCHS)
+    for method, number in seeds.items():
+        if method not in METHODS:
+            raise ValueError(f"it names the method {method!r:.40}, which is none of a study")
+        if number and not epochs.get(method):
+            raise ValueError(f"it does not say how many epochs {method} was trained")
+    for value in found.setdefault("dropped", [0]):
+        _count(value, "dropped", 4096)
+    for method in found.setdefault("drops", []):
+        if method not in METHODS:
+            raise ValueError(f"it drops blocks of {method!r:.40}")
 
 
 def _counts(found: dict[str, Any], name: str, most: int) -> dict[str, int]:

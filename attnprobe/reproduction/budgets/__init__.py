@@ -1,15 +1,24 @@
 """How much a study may cost: one TOML file a budget. Torch-free.
 
-A file begins with comment lines `# Model: ...`, `# Cost: ...`.
+A shipped file begins with comment lines `# Model: ...`, `# Cost: ...`. A file of one's own names
+the budget that it changes, and says what is different:
+
+    base = "cpu"
+    [epochs]
+    supervised = 12
+    [training.model]
+    patch_size = 8
 """
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from attnprobe.errors import AttnprobeError
+from attnprobe.reproduction.budgets import own
 
 _HERE = Path(__file__).parent
 _LINE = re.compile(r"^# (Model|Cost): (.*(?:\n#   .*)*)", re.MULTILINE)
@@ -60,11 +69,47 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Budget:
     """Return a budget.
 
+    Args:
+        name: One of `names()`, or the path of a TOML file that changes one of them.
+
     Raises:
-        AttnprobeError: There is none of that name.
+        AttnprobeError: There is none of that name, or the file is no budget.
     """
+    if name.endswith(".toml"):
+        return Budget(**own.read(Path(name), lambda base: asdict(load(base)), names()))
     if name not in names():
-        raise AttnprobeError(f"unknown budget {name!r}", f"choose one of: {', '.join(names())}")
+        raise AttnprobeError(
+            f"unknown budget {name!r}", f"choose one of: {', '.join(names())}, or give a TOML file"
+        )
     text = (_HERE / f"{name}.toml").read_text(encoding="utf-8")
     said = {key.lower(): re.sub(r"\n#\s+", " ", value) for key, value in _LINE.findall(text)}
     return Budget(name=name, **said, **tomllib.loads(text))
+
+
+def narrowed(
+    budget: Budget, *, methods: Sequence[str] = (), seeds: int = 0, epochs: int = 0
+) -> Budget:
+    """Return a budget of some of its methods, of so many seeds and epochs each.
+
+    Args:
+        budget: What is changed.
+        methods: Names of methods; all of the budget's if empty.
+        seeds: Trainings of each method; as the budget says if 0.
+        epochs: Epochs of each training, but not of fine-tuning; as the budget says if 0.
+
+    Raises:
+        AttnprobeError: The budget has no such method.
+    """
+    known = [method for method, count in budget.seeds.items() if count]
+    for method in methods:
+        if method not in known:
+            raise AttnprobeError(
+                f"budget {budget.name} has no method {method!r}", f"choose of: {', '.join(known)}"
+            )
+    kept = [method for method in known if method in (methods or known)]
+    return replace(
+        budget,
+        seeds={m: (seeds or count) if m in kept else 0 for m, count in budget.seeds.items()},
+        epochs={m: epochs or count for m, count in budget.epochs.items()},
+        drops=[method for method in budget.drops if method in kept],
+    )
