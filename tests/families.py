@@ -228,6 +228,20 @@ def census(family: Family) -> Found:
     own = Softmaxes(model, [layer.name for layer in taps.layers])
     with unfused(model), torch.inference_mode(), own.watching(), _given(model, own, family.own):
         model(images)
+    return beside_own(model, taps, own.found, same=torch.equal(bare, watched))
+
+
+def beside_own(
+    model: torch.nn.Module, taps: Any, own: dict[str, list[torch.Tensor]], *, same: bool
+) -> Found:
+    """Hold what was captured against the probabilities that the layers form themselves.
+
+    Args:
+        model: The model.
+        taps: What was captured of it.
+        own: Probabilities by the name of the layer.
+        same: Whether watching left the output as it was.
+    """
     worst, hidden, compared = 0.0, 0.0, 0
     for inputs in taps.attention:
         ours = reference.logits(inputs, slice(None)).softmax(-1)
@@ -235,14 +249,12 @@ def census(family: Family) -> Found:
         if grid is not None and grid.window:
             seen = torch.from_numpy(grid.visible()).repeat(inputs.images, 1, 1).unsqueeze(1)
             hidden = max(hidden, float((ours * ~seen).max()))
-        for theirs in _whole(own.found[inputs.layer.name], ours):
+        layer = model.get_submodule(inputs.layer.name)
+        for theirs in _whole(own[inputs.layer.name], ours):
             if theirs.numel() == ours.numel() and theirs.shape[-2:] == ours.shape[-2:]:
-                layer = model.get_submodule(inputs.layer.name)
-                theirs = own_in_order(model, layer, theirs, ours.shape)
-                gap = (ours - theirs.double()).abs().max()
-                worst, compared = max(worst, float(gap)), compared + 1
+                gap = (ours - own_in_order(model, layer, theirs, ours.shape).double()).abs().max()
+                worst, compared = max(worst, float(gap.nan_to_num(torch.inf))), compared + 1
     unplaced = sum(layer.grid is None for layer in taps.layers)
-    same = torch.equal(bare, watched)
     return Found(len(taps.layers), unplaced, compared, worst, hidden, same, len(left_out(model)))
 
 

@@ -12,15 +12,12 @@ from typing import Any
 import torch
 import torchvision
 import transformers
-from families import Found
+from families import Found, beside_own
 from torch import nn
 
-from attnprobe.attention import left_out
-from attnprobe.attention.reading import own_in_order
 from attnprobe.attention.settling import settled
 from attnprobe.capture import capture
 from attnprobe.conformance import Softmaxes
-from attnprobe.kernels import reference
 from attnprobe.types import LayerInfo
 
 _TORCH = torchvision.models
@@ -357,22 +354,7 @@ def census(model: Model, implementation: str = "") -> Found:
             watched = outputs(module(images))
     same = len(bare) == len(watched) and all(map(torch.equal, bare, watched))
     own = own_probabilities(build(model, model.implementations[-1])[0], images, taps.layers)
-    worst, hidden, compared = 0.0, 0.0, 0
-    for inputs in taps.attention:
-        ours = reference.logits(inputs, slice(None)).softmax(-1)
-        grid = inputs.layer.grid
-        if grid is not None and grid.window:
-            seen = torch.from_numpy(grid.visible()).repeat(inputs.images, 1, 1).unsqueeze(1)
-            hidden = max(hidden, float((ours * ~seen).max()))
-        layer = module.get_submodule(inputs.layer.name)
-        for theirs in own[inputs.layer.name]:
-            if theirs.numel() != ours.numel():
-                continue  # SAM 2 of transformers also forms one over heads, and leaves it unused
-            gap = (ours - own_in_order(module, layer, theirs, ours.shape).double()).abs().max()
-            worst, compared = max(worst, float(gap.nan_to_num(torch.inf))), compared + 1
-    unplaced = sum(layer.grid is None for layer in taps.layers)
-    beside = len(left_out(module))
-    return Found(len(taps.layers), unplaced, compared, worst, hidden, same, beside)
+    return beside_own(module, taps, own, same=same)
 
 
 def outputs(given: Any) -> list[torch.Tensor]:

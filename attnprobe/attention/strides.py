@@ -4,8 +4,11 @@ Token numbers are checked against what came; nothing is guessed from them.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
+
+from torch import nn
 
 from attnprobe.attention.placing import around, strides_of, unknown
 from attnprobe.attention.reader import kind_of
@@ -23,6 +26,16 @@ def owner(at: At, *kinds: str) -> Any:
     if found is None:
         raise unknown(at, f"{at.keys} tokens, outside a {kinds[0]},")
     return found
+
+
+def holds(part: nn.Module, module: nn.Module) -> bool:
+    """Whether a module is a part of a model, or lies somewhere within it."""
+    return any(inner is module for inner in part.modules())
+
+
+def stage_in(stages: Iterable[nn.Module], module: nn.Module) -> int:
+    """Return which of some stages a module lies in, counted from 0."""
+    return next(index for index, stage in enumerate(stages) if holds(stage, module))
 
 
 def pixels(at: At) -> TokenGrid:

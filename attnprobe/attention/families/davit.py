@@ -1,7 +1,7 @@
 """DaViT (Ding et al. 2022), also of Florence-2: windows and channels in turn."""
 
 from attnprobe.attention.placing import windows
-from attnprobe.attention.strides import convolved, counted, owner, pixels, tiled
+from attnprobe.attention.strides import convolved, counted, owner, pixels, stage_in, tiled
 from attnprobe.attention.variant import At, Variant
 from attnprobe.types import TokenGrid
 
@@ -12,10 +12,8 @@ def _hugging(at: At) -> TokenGrid:
     """Follow the convolutions between the stages of Florence-2, then place solid windows."""
     model = owner(at, "modeling_florence2.Florence2VisionBackbone")
     grid = pixels(at)
-    for embedding, stage in zip(model.convs, model.blocks, strict=True):
+    for embedding in model.convs[: stage_in(model.blocks, at.module) + 1]:
         grid = convolved(grid, embedding.conv)
-        if any(part is at.module for part in stage.modules()):
-            break
     side = int(at.module.window_size)
     return counted(at, tiled(at, grid, (side, side)))
 

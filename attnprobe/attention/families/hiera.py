@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attnprobe.attention.calls import CALLS
 from attnprobe.attention.placing import unknown
 from attnprobe.attention.reader import Call, RawAttention, kind_of
-from attnprobe.attention.strides import convolved, counted, owner, pixels, tiled
+from attnprobe.attention.strides import convolved, counted, holds, owner, pixels, stage_in, tiled
 from attnprobe.attention.variant import At, Variant
 from attnprobe.attention.weighted import from_logits
 from attnprobe.errors import CaptureError
@@ -46,24 +46,18 @@ def _rolled(model: Any, module: Any) -> tuple[tuple[Any, Sides], tuple[Any, Side
     """Return how queries and keys are unrolled: the strides that are left, and their sides."""
     if kind_of(model) in _OWNERS[1:]:
         schedule = model.encoder.schedule
-        index = next(i for i, x in enumerate(model.encoder.stages) if _holds(x, module))
+        index = stage_in(model.encoder.stages, module)
         pools = module.query_stride > 1
     else:
         schedule = model.reroll.schedule
-        index = next(i for i, x in enumerate(model.blocks) if _holds(x, module))
+        index = stage_in(model.blocks, module)
         pools = module.q_stride > 1
     return schedule[index], schedule[index - 1 if pools else index]
 
 
-def _holds(part: nn.Module, module: nn.Module) -> bool:
-    return any(x is module for x in part.modules())
-
-
 def _ordered(model: nn.Module, module: Any, raw: RawAttention) -> RawAttention:
     """Undo the unrolling of the tokens of one window, or of the whole map."""
-    hiera = next(
-        part for part in model.modules() if kind_of(part) in _OWNERS and _holds(part, module)
-    )
+    hiera = next(x for x in model.modules() if kind_of(x) in _OWNERS and holds(x, module))
     queries, keys = (
         _order(*rolled, module.use_mask_unit_attn).to(raw.q.device)
         for rolled in _rolled(hiera, module)

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from attnprobe.attention.strides import counted, owner
+from attnprobe.attention.strides import counted, owner, stage_in
 from attnprobe.attention.variant import At, Variant
 from attnprobe.types import TokenGrid
 
@@ -37,8 +37,7 @@ def _spread(at: At, patch: tuple[int, int], stride: int) -> TokenGrid:
 def _stride(at: At) -> int:
     """Return the stride of the stage: the model states that of the last one before each change."""
     model = owner(at, "byobnet.ByobNet")
-    inside = (any(part is at.module for part in stage.modules()) for stage in model.stages)
-    stage = list(inside).index(True) + 1  # 0 is the stem
+    stage = stage_in(model.stages, at.module) + 1  # 0 is the stem
     return next(x["reduction"] for x in model.feature_info if x["stage"] >= stage)
 
 

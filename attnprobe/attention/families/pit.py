@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from attnprobe.attention.strides import convolved, counted, owner, pixels
+from attnprobe.attention.strides import convolved, counted, owner, pixels, stage_in
 from attnprobe.attention.variant import At, Variant
 from attnprobe.types import TokenGrid
 
@@ -10,10 +10,8 @@ from attnprobe.types import TokenGrid
 def _pooled(at: At) -> TokenGrid:
     model = owner(at, "pit.PoolingVisionTransformer")
     grid = convolved(pixels(at), model.patch_embed.conv)
-    for stage in model.transformers:
+    for stage in model.transformers[: stage_in(model.transformers, at.module) + 1]:
         grid = convolved(grid, stage.pool.conv) if stage.pool else grid
-        if any(part is at.module for part in stage.modules()):
-            break
     names = ("cls", "dist")[: model.num_tokens]
     return counted(at, replace(grid, prefix=model.num_tokens, names=names))
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from attnprobe.attention.placing import around, by_stride, pooled, unknown
-from attnprobe.attention.strides import convolved, counted, owner, pixels
+from attnprobe.attention.strides import convolved, counted, owner, pixels, stage_in
 from attnprobe.attention.variant import At, Variant
 from attnprobe.types import TokenGrid
 
@@ -33,10 +33,8 @@ def _convolved(at: At) -> TokenGrid:
     """Follow the convolutions of CvT: those between its stages, then those of queries and keys."""
     encoder = owner(at, "modeling_cvt.CvtEncoder")
     grid = pixels(at)
-    for stage in encoder.stages:
+    for stage in encoder.stages[: stage_in(encoder.stages, at.module) + 1]:
         grid = convolved(grid, stage.embedding.convolution_embeddings.projection)
-        if any(part is at.module for part in stage.modules()):
-            break
     projections = (at.module.convolution_projection_query, at.module.convolution_projection_key)
     queries, keys = (
         convolved(grid, x.convolution_projection.convolution)
