@@ -49,6 +49,8 @@ def test_every_configuration_of_a_budget_is_one_that_training_takes(tmp_path, na
         tables = tomllib.loads(finetuning_config(plan, method, seed, dropped, workers=1))
         config = configure("supervised", objectives.load("supervised").config, tables)
         assert config.model.drop_last == dropped
+        averaged = config.model.model_args.get("global_pool") == "avg"
+        assert averaged == (method in ("simmim", "mae")), "they train no class token"
         assert config.model.init == str(plan.training(method, seed) / "checkpoint.safetensors")
 
 

@@ -259,6 +259,7 @@ def write_study(folder, *, finished=True, scored=True, **changes):
     ]
     for name in ("seeds", "epochs"):
         lines += [f"[{name}]", *(f"{key} = {value}" for key, value in settings[name].items())]
+    lines += ["[finetunings.mae.model.model_args]", 'global_pool = "avg"']
     (folder / "study.toml").write_text("\n".join(lines), encoding="utf-8")
     for method in METHODS:
         if settings["seeds"][method] == 0:
@@ -302,6 +303,7 @@ def test_a_study_is_read_with_its_results_and_scores(folder, summary):
     recipe = summary.tables["recipes"].set_index(["method", "setting"])["value"]
     assert recipe["simmim", "images of an update"] == "64"
     assert recipe["finetuning", "epochs"] == "1"
+    assert recipe["finetuning", "pooling of single methods"] == "MAE = avg"
 
 
 def test_emergence_is_the_last_third_of_each_probe(summary):

@@ -116,7 +116,8 @@ def finetuning_config(study: Study, method: str, seed: int, dropped: int, *, wor
         "watch": {"probe_every": 0, "trackers": []},
         "save": {"name": f"{method}, seed {seed}, {dropped} blocks dropped, fine-tuned"},
     }
-    return tomlkit.dumps(laid(budget.training, budget.finetuning, own, _images(study, workers)))
+    tables = laid(budget.training, budget.finetuning, budget.finetunings.get(method, {}))
+    return tomlkit.dumps(laid(tables, own, _images(study, workers)))
 
 
 def _images(study: Study, workers: int) -> dict[str, Any]:

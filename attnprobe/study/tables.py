@@ -13,7 +13,7 @@ from attnprobe.study.emergence import emergence
 from attnprobe.study.findings import findings
 from attnprobe.study.folder import Run, Study
 from attnprobe.study.missing import missing
-from attnprobe.study.settings import SCORES
+from attnprobe.study.settings import METHODS, SCORES
 
 FINETUNING = "finetuning"  # stands where tables of recipes have a method
 DIGITS = 6  # decimals of an accuracy in a list of them
@@ -139,7 +139,18 @@ def _of_finetuning(held: dict[str, Any]) -> dict[str, Any]:
     epochs = held.get("finetune_epochs")
     images = laid["loop"].get("batch_size")
     told = {"epochs": epochs, "images of an update": images, **_options(laid, "supervised")}
+    told["pooling of single methods"] = _pooling(_part(held, "finetunings")) or None
     return told if epochs else {}
+
+
+def _pooling(held: dict[str, Any]) -> dict[str, Any]:
+    """Return what is classified by name of the method, where study.toml says it of one."""
+    found = {
+        METHODS[method]: _part(_part(_part(held, method), "model"), "model_args").get("global_pool")
+        for method in held
+        if method in METHODS
+    }
+    return {name: how for name, how in found.items() if how}
 
 
 def _options(config: dict[str, Any], objective: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Budget:
         training: Nested tables that all trainings share, as in their config.toml.
         methods: What each method adds to them.
         finetuning: What fine-tuning adds to them.
+        finetunings: What fine-tuning the encoder of one method adds to that.
         workers: How many times the decoding processes of others a method gets; 1 if not named.
     """
 
@@ -58,6 +59,7 @@ class Budget:
     training: dict[str, Any]
     methods: dict[str, Any]
     finetuning: dict[str, Any]
+    finetunings: dict[str, Any] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
 
 
