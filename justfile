@@ -17,13 +17,16 @@ layers:
 test *ARGS:
     pytest {{ARGS}}
 
+test-slow:
+    pytest -m slow
+
 test-gpu:
     pytest -m gpu
 
 golden:
-    python -m tests.golden_plots
+    python tests/golden_plots.py
 
 bench *ARGS:
     python benchmarks/run.py {{ARGS}}
 
-all: lint types layers test
+all: lint types layers test test-slow

@@ -149,6 +149,7 @@ def test_an_absent_package_is_left_out_with_a_sentence(monkeypatch, capsys):
     assert "pip install attnprobe-has-no-such-peer" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_processes_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_memory, "PROVIDERS", (_common.BARE, bench_memory.EXTRACT))
     sizes = {"toy": ("ViT-Ti/16", "vit_tiny_patch16_224", 2, (512,))}

@@ -243,6 +243,7 @@ def studies():
     return [study(seed, (60.0, 63.0)) for seed in range(STUDIES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "truth"), [("value", -3.0), ("of uniform", -0.03)])
 def test_intervals_of_paired_differences_cover_the_truth(studies, scale, truth):
     inside = []
@@ -254,12 +255,14 @@ def test_intervals_of_paired_differences_cover_the_truth(studies, scale, truth):
     assert 0.92 <= np.mean(inside) <= 0.98
 
 
+@pytest.mark.slow
 def test_overall_intervals_cover_the_truth(studies):
     rows = [differences.overall(a, b, (0, 1), SETTINGS).iloc[0] for a, b in studies]
     assert {(row.metric, row.scale) for row in rows} == {("distance", "value")}
     assert 0.92 <= np.mean([row.low <= -3 <= row.high for row in rows]) <= 0.98
 
 
+@pytest.mark.slow
 def test_equal_models_are_not_decided_at_the_nominal_rate():
     claim, fine = claims.load("local_everywhere"), (0.0, differences.RESOLUTION)
     undecided, small = [], []
@@ -274,6 +277,7 @@ def test_equal_models_are_not_decided_at_the_nominal_rate():
     assert 0.02 <= np.mean(small) <= 0.08
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_ratio_covers_the_truth():
     claim = claims.load("diversity_collapses")
     inside = []
@@ -286,6 +290,7 @@ def test_the_interval_of_a_ratio_covers_the_truth():
     assert 0.92 <= np.mean(inside) <= 0.98
 
 
+@pytest.mark.slow
 def test_the_interval_of_cka_covers_the_truth():
     """Two layers share a part of known size; the truth is their CKA over very many images."""
 

@@ -73,6 +73,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_pretraining_to_the_report_and_its_runs_compared_without_torch(example, tmp_path):
     out, printed = example("pretrain_to_report")
     assert printed.count("$ attnprobe ") == 2

@@ -35,6 +35,7 @@ def python(*arguments, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 @with_triton
 def test_the_interpreted_kernel():
     said = python(

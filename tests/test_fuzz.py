@@ -37,6 +37,7 @@ def outcomes(loader, cases, place):
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_hostile_files_load_or_are_refused_in_words(warm, tmp_path):
     counts, wrong = Counter(), []
     with Loader(warm.values()) as loader:

@@ -109,6 +109,7 @@ def test_help_imports_nothing_heavy(module):
     assert not imports(HELP, module)
 
 
+@pytest.mark.slow
 def test_the_import_check_can_fail():
     assert imports(HELP + "import torch", "torch")
     assert imports("import attnprobe; attnprobe.analyze", "torch")

@@ -120,6 +120,7 @@ def in_this_process(everything, logs, *, jobs, told):
     return progress
 
 
+@pytest.mark.slow
 def test_a_tiny_study_from_end_to_end(tmp_path, images, monkeypatch):
     monkeypatch.setattr(running, "run", in_this_process)
     monkeypatch.setattr("attnprobe.training.scoring.write_report", lambda *_, **__: None)

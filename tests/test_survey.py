@@ -347,6 +347,7 @@ def test_four_processes_equal_one(photos, undisturbed, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_one_alone_finishes_it(photos, undisturbed, tmp_path):
     out = tmp_path / "run"
     options = ["-i", photos, "-o", out, "--batch", 1, "--maps", 2]
@@ -374,6 +375,7 @@ def test_a_killed_process_ends_the_run_and_one_alone_finishes_it(photos, undistu
     assert not state.exists()
 
 
+@pytest.mark.slow
 def test_compare_runs_unchanged_in_several_processes(photos, tmp_path):
     other = tmp_path / "other.pth"
     torch.save(small_model().state_dict(), other)

@@ -108,6 +108,7 @@ def test_the_checkpoint_loads_in_timm_and_in_attnprobe(tmp_path, data, objective
     assert scope["model"].num_classes == classes
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_the_classes_apart(tmp_path, data, held_out):
     easy = {"val": str(held_out), "crop_min": 0.9, "flip": 0.0, "label_smoothing": 0.0}
     plan = config("supervised", data, epochs=60, lr=0.02, **easy)
@@ -284,6 +285,7 @@ def script(objective, data, out, **values):
     return [sys.executable, "-c", text]
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_loses_nothing(tmp_path, data):
     values = {"save_every": 1, "epochs": 5, "workers": 1}
     train(config("simmim", data, **values), tmp_path / "whole")

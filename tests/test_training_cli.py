@@ -62,6 +62,7 @@ def finished(folder, tmp_path_factory):
     return done, out
 
 
+@pytest.mark.slow
 def test_a_folder_of_jpegs_trains(finished):
     done, out = finished
     assert done.returncode == 3, done.stderr  # one image was broken
@@ -179,6 +180,7 @@ def test_lists(kind):
         assert {"simmim_vit_base_800ep", "mae_vit_base_1600ep"} <= {row["name"] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_and_exits_130(tmp_path):
     data, out = npz(tmp_path / "train.npz"), tmp_path / "run"
     values = [*TINY, "--epochs", "500", "--workers", "2", "--probe-every", "0"]

@@ -72,6 +72,7 @@ def close(one, other, tolerance=1e-5):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "count", "lr"), [("simmim", 2, 0.05), ("mocov3", 4, 0.01)])
 def test_processes_equal_one_process(tmp_path, data, objective, count, lr):
     # SGD: Adam divides by the root of tiny second moments and magnifies rounding
@@ -85,6 +86,7 @@ def test_processes_equal_one_process(tmp_path, data, objective, count, lr):
     assert manifest["processes"] == count
 
 
+@pytest.mark.slow
 def test_two_processes_resume_where_one_began(tmp_path, data):
     values = {"opt": "sgd", "lr": 0.05, "epochs": 2, "save_every": 3}
     train(config("simmim", data, **values), tmp_path / "whole")
@@ -104,6 +106,7 @@ def test_two_processes_resume_where_one_began(tmp_path, data):
     close(tensors(tmp_path / "whole"), tensors(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_sharded_processes_save_a_whole_checkpoint(tmp_path, data):
     values = {"opt": "sgd", "lr": 0.05, "epochs": 1}
     sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true"}
