@@ -37,6 +37,12 @@ def test_every_short_example_says_how_long_it_takes():
         assert f"python examples/{name}.py" in opening
 
 
+def test_the_readme_lists_every_short_example():
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| \[(\w+)\.py\]\(examples/\1\.py\)", readme, re.MULTILINE))
+    assert listed == {*SHORT, "my_format"}  # which is run by the tests of plug-ins
+
+
 def test_two_lines(example):
     out, printed = example("two_lines")
     table = attnprobe.Result.load(out).tables["layer_means"]
