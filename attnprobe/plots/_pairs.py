@@ -1,6 +1,6 @@
 """What figures of a comparison share: every model against the first, and one axis of depth."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -64,6 +64,39 @@ def panels(comparison: Comparison, table: str, words: str) -> go.Figure:
     for col, text in enumerate(titles, start=1):
         figure.update_yaxes(title={"text": text}, row=1, col=col)
     return figure
+
+
+def drawn(
+    comparison: Comparison,
+    table: str,
+    words: str,
+    points: Callable[[Comparison, pd.DataFrame], Points],
+    chosen: Callable[[Comparison, pd.DataFrame, str], pd.DataFrame] | None = None,
+) -> go.Figure:
+    """Draw every model against the first, one panel a metric of a table.
+
+    Args:
+        comparison: The comparison.
+        table: Which of its tables.
+        words: What the titles of the axes begin with.
+        points: Gives places and texts of one pair's rows.
+        chosen: Gives the rows of a metric among those of a pair; those of `scale` if None.
+    """
+    chosen = chosen or of_scale
+    figure = panels(comparison, table, words)
+    for other, part in against_first(comparison, table):
+        for col, metric in enumerate(metrics(comparison, table), start=1):
+            held = chosen(comparison, part, metric)
+            pair = (other, name(comparison, other))
+            add(figure, col, held, pair, points(comparison, held))
+    figure.update_yaxes(zeroline=True, zerolinecolor=style.GREY.format(0.8), zerolinewidth=1.5)
+    return figure
+
+
+def of_scale(comparison: Comparison, part: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of one metric on the scale on which these models compare."""
+    alike = part["scale"] == scale(comparison, metric)
+    return part.loc[(part["metric"] == metric) & alike]
 
 
 def depth_axis(figure: go.Figure, comparison: Comparison) -> None:
@@ -135,11 +168,6 @@ def add(
     ends = [(x, row.low, row.high) for x, row in held if pd.notna(row.low)]
     ribbon = style.band(ends, PALETTE[other], str(other), 0.2)
     figure.add_traces([*ribbon, drawn], rows=1, cols=col)
-
-
-def zero(figure: go.Figure) -> None:
-    """A line where there is no difference."""
-    figure.update_yaxes(zeroline=True, zerolinecolor=style.GREY.format(0.8), zerolinewidth=1.5)
 
 
 def number(value: Any) -> str:

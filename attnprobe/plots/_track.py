@@ -6,12 +6,15 @@ from itertools import pairwise
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from attnprobe.frames import known, rows
 from attnprobe.plots import _style as style
 from attnprobe.tracking import Track
 from attnprobe.tracking.naming import quantity, step_name
 
+ACROSS = 2  # panels side by side
 UNEVEN = 8  # gaps between steps that differ more than this are drawn alike
 
 
@@ -59,6 +62,38 @@ def axis(track: Track, most: int, *, even: bool = False) -> Axis:
     inverse = {at: step for step, at in place.items()}
     names = [step_name(inverse[at]) for at in named]
     return Axis(place, named, names, track.word.capitalize())
+
+
+def panels(
+    count: int, *, panel: int, gap: int, margin: tuple[int, int]
+) -> tuple[go.Figure, list[tuple[int, int]]]:
+    """Return a figure of panels two abreast, and each panel's row and column, from 1.
+
+    Args:
+        count: How many; at least one.
+        panel: Height of one in pixels.
+        gap: Pixels between two that stand one over the other.
+        margin: Pixels above and below all.
+    """
+    cols = min(ACROSS, count)
+    down = -(-count // cols)
+    inner = down * panel + (down - 1) * gap
+    figure = make_subplots(
+        rows=down,
+        cols=cols,
+        horizontal_spacing=0.1,
+        vertical_spacing=gap / inner if down > 1 else 0,
+    )
+    figure.update_layout(template=style.TEMPLATE, height=sum(margin) + inner)
+    figure.update_layout(margin={"t": margin[0]}, meta={"narrowest": 330 * cols})
+    return figure, [(at // cols + 1, at % cols + 1) for at in range(count)]
+
+
+def layer_axes(figure: go.Figure, track: Track, lowest: int) -> None:
+    """Number the layers of all panels, and name them below the lowest row."""
+    style.layer_axis(figure, len(track.results[0].layers))
+    figure.update_xaxes(title={"text": ""})
+    figure.update_xaxes(title={"text": "Layer (1 = first)"}, row=lowest)
 
 
 def means(track: Track, metric: str) -> pd.DataFrame:

@@ -13,35 +13,29 @@ TABLE = "differences"
 
 
 def _draw(comparison: Comparison) -> go.Figure:
-    figure = pairs.panels(comparison, TABLE, "Difference in")
-    for other, part in pairs.against_first(comparison, TABLE):
-        for col, metric in enumerate(pairs.metrics(comparison, TABLE), start=1):
-            held = _rows(comparison, part, metric)
-            points = pairs.Points(
-                pairs.places(comparison, held), _texts(held, comparison.options.confidence)
-            )
-            pairs.add(figure, col, held, (other, pairs.name(comparison, other)), points)
+    figure = pairs.drawn(comparison, TABLE, "Difference in", _points, _rows)
     pairs.depth_axis(figure, comparison)
-    pairs.zero(figure)
     return figure
 
 
 def _rows(comparison: Comparison, part: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of one metric on the scale and alignment that suit all models."""
-    part = part.loc[(part["metric"] == metric) & (part["scale"] == pairs.scale(comparison, metric))]
+    part = pairs.of_scale(comparison, part, metric)
     by_depth = part.loc[part["alignment"] == "depth"]
     use_depth = not pairs.same_depth(comparison) and not by_depth.empty
     return by_depth if use_depth else part.loc[part["alignment"] == "layer"]
 
 
-def _texts(part: pd.DataFrame, level: float) -> list[str]:
-    return [
+def _points(comparison: Comparison, part: pd.DataFrame) -> pairs.Points:
+    level = comparison.options.confidence
+    texts = [
         f"layer {pairs.number(row.layer_a + 1)} against {pairs.number(row.layer_b + 1)}<br>"
         f"{pairs.number(row.value_a)} \N{MINUS SIGN} {pairs.number(row.value_b)} = "
         f"{pairs.number(row.value)} {row.unit}{style.interval(row.low, row.high, level)}<br>"
         f"p {pairs.number(row.p)}, q {pairs.number(row.q)}, d {pairs.number(row.effect)}"
         for row in rows(part)
     ]
+    return pairs.Points(pairs.places(comparison, part), texts)
 
 
 PLOT = Plot(

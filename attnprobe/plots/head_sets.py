@@ -13,28 +13,21 @@ TABLE = "head_sets"
 
 
 def _draw(comparison: Comparison) -> go.Figure:
-    figure = pairs.panels(comparison, TABLE, "Difference in spread,")
-    for other, part in pairs.against_first(comparison, TABLE):
-        for col, metric in enumerate(pairs.metrics(comparison, TABLE), start=1):
-            alike = part["scale"] == pairs.scale(comparison, metric)
-            held = part.loc[(part["metric"] == metric) & alike]
-            points = pairs.Points(
-                pairs.places(comparison, held), _texts(held, comparison.options.confidence)
-            )
-            pairs.add(figure, col, held, (other, pairs.name(comparison, other)), points)
+    figure = pairs.drawn(comparison, TABLE, "Difference in spread,", _points)
     pairs.depth_axis(figure, comparison)
-    pairs.zero(figure)
     return figure
 
 
-def _texts(part: pd.DataFrame, level: float) -> list[str]:
-    return [
+def _points(comparison: Comparison, part: pd.DataFrame) -> pairs.Points:
+    level = comparison.options.confidence
+    texts = [
         f"layer {row.layer_a + 1} against {row.layer_b + 1}<br>spread "
         f"{row.spread_a:.4g} against {row.spread_b:.4g} {row.unit}"
         f"{style.interval(row.low, row.high, level)} of the difference<br>"
         f"Wasserstein distance {row.wasserstein:.4g} {row.unit}"
         for row in rows(part)
     ]
+    return pairs.Points(pairs.places(comparison, part), texts)
 
 
 PLOT = Plot(

@@ -1,5 +1,6 @@
 """How the overall difference and its interval settle as images are added."""
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from attnprobe.comparison import Comparison
@@ -12,20 +13,7 @@ TABLE = "running"
 
 
 def _draw(comparison: Comparison) -> go.Figure:
-    figure = pairs.panels(comparison, TABLE, "Difference in")
-    level = comparison.options.confidence
-    for other, part in pairs.against_first(comparison, TABLE):
-        for col, metric in enumerate(pairs.metrics(comparison, TABLE), start=1):
-            alike = part["scale"] == pairs.scale(comparison, metric)
-            held = part.loc[(part["metric"] == metric) & alike]
-            x = [float(size) for size in held["images"]]
-            texts = [
-                f"{row.images} images<br>{row.value:.4g} {row.unit}"
-                f"{style.interval(row.low, row.high, level)}"
-                for row in rows(held)
-            ]
-            points = pairs.Points(x, texts)
-            pairs.add(figure, col, held, (other, pairs.name(comparison, other)), points)
+    figure = pairs.drawn(comparison, TABLE, "Difference in", _points)
     sizes = sorted(set(comparison.tables[TABLE]["images"]))
     figure.update_xaxes(
         title={"text": "Images"},
@@ -35,8 +23,17 @@ def _draw(comparison: Comparison) -> go.Figure:
         ticktext=[str(size) for size in _thinned(sizes)],
         showgrid=False,
     )
-    pairs.zero(figure)
     return figure
+
+
+def _points(comparison: Comparison, part: pd.DataFrame) -> pairs.Points:
+    level = comparison.options.confidence
+    texts = [
+        f"{row.images} images<br>{row.value:.4g} {row.unit}"
+        f"{style.interval(row.low, row.high, level)}"
+        for row in rows(part)
+    ]
+    return pairs.Points([float(size) for size in part["images"]], texts)
 
 
 def _thinned(sizes: list[int]) -> list[int]:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from attnprobe.frames import known, rows
 from attnprobe.plots import PALETTE, Plot
@@ -13,7 +12,7 @@ from attnprobe.plots import _track as tracks
 from attnprobe.tracking import Track
 from attnprobe.tracking.naming import metrics
 
-ACROSS, PANEL, TOP, GAP = 2, 230, 48, 62  # panels side by side; pixels
+PANEL, GAP, TOP, BOTTOM = 230, 62, 48, 52  # pixels
 COLOUR = PALETTE[0]
 HOLLOW = "#FFFFFF"
 APART, ALIKE = "interval without zero", "interval with zero"
@@ -22,19 +21,10 @@ APART, ALIKE = "interval without zero", "interval with zero"
 def _draw(track: Track) -> go.Figure:
     table = known(track.tables["changes"], "change")
     shown = [name for name in metrics(track) if name in set(table["metric"])]
-    cols = min(ACROSS, len(shown))
-    down = -(-len(shown) // cols)
-    inner = down * PANEL + (down - 1) * GAP
-    figure = make_subplots(
-        rows=down,
-        cols=cols,
-        horizontal_spacing=0.1,
-        vertical_spacing=GAP / inner if down > 1 else 0,
-    )
+    figure, places = tracks.panels(len(shown), panel=PANEL, gap=GAP, margin=(TOP, BOTTOM))
     named: set[str] = set()
-    for at, metric in enumerate(shown):
+    for metric, (row, col) in zip(shown, places, strict=True):
         part = table.loc[table["metric"] == metric].sort_values("layer")
-        row, col = at // cols + 1, at % cols + 1
         for trace in _traces(part):
             trace.showlegend = trace.name not in named
             named.add(str(trace.name))
@@ -44,11 +34,7 @@ def _draw(track: Track) -> go.Figure:
     figure.update_yaxes(
         rangemode="tozero", zeroline=True, zerolinecolor=style.GREY.format(0.9), zerolinewidth=1.5
     )
-    style.layer_axis(figure, len(track.results[0].layers))
-    figure.update_xaxes(title={"text": ""})
-    figure.update_xaxes(title={"text": "Layer (1 = first)"}, row=down)
-    figure.update_layout(template=style.TEMPLATE, height=TOP + 52 + inner, margin={"t": TOP})
-    figure.update_layout(meta={"narrowest": 330 * cols})
+    tracks.layer_axes(figure, track, places[-1][0])
     return figure
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from attnprobe.frames import known, rows
 from attnprobe.plots import PALETTE, Plot
@@ -18,7 +17,7 @@ from attnprobe.plots import _track as tracks
 from attnprobe.tracking import Track
 from attnprobe.tracking.naming import metrics, step_name
 
-ACROSS, PANEL, TOP, GAP = 2, 270, 54, 66  # panels side by side; pixels
+PANEL, GAP, TOP, BOTTOM = 270, 66, 54, 52  # pixels
 COLOUR = PALETTE[0]
 ROOMY = 14  # layers whose marks have room
 EVERY = 600  # milliseconds a checkpoint
@@ -27,31 +26,18 @@ EVERY = 600  # milliseconds a checkpoint
 def _draw(track: Track) -> go.Figure:
     held = set(known(track.tables["track_heads"], "value")["metric"])
     shown = [name for name in metrics(track) if name in held]
-    cols = min(ACROSS, len(shown))
-    down = -(-len(shown) // cols)
-    inner = down * PANEL + (down - 1) * GAP
-    figure = make_subplots(
-        rows=down,
-        cols=cols,
-        horizontal_spacing=0.1,
-        vertical_spacing=GAP / inner if down > 1 else 0,
-    )
+    figure, places = tracks.panels(len(shown), panel=PANEL, gap=GAP, margin=(TOP, BOTTOM))
     moving = {step: _moving(track, shown, step) for step in track.steps}
     last = moving[track.steps[-1]]
-    for at, metric in enumerate(shown):
-        row, col = at // cols + 1, at % cols + 1
+    for metric, (row, col) in zip(shown, places, strict=True):
         still, traces = _still(track, metric), [trace for trace in last if trace.meta == metric]
         figure.add_traces([*still, *traces], rows=row, cols=col)
         title = {"text": tracks.title(metric, tracks.means(track, metric))}
         figure.update_yaxes(range=_range(track, metric), title=title, row=row, col=col)
     _add_frames(figure, moving)
     _name_once(figure)
-    style.layer_axis(figure, len(track.results[0].layers))
-    figure.update_xaxes(title={"text": ""})
-    figure.update_xaxes(title={"text": "Layer (1 = first)"}, row=down)
-    margin = {"t": TOP, "b": 52}
-    figure.update_layout(template=style.TEMPLATE, height=TOP + 52 + inner, margin=margin)
-    figure.update_layout(**_controls(track), meta={"narrowest": 330 * cols})
+    tracks.layer_axes(figure, track, places[-1][0])
+    figure.update_layout(**_controls(track), margin={"t": TOP, "b": BOTTOM})
     return figure
 
 
