@@ -6,7 +6,6 @@ journal that has grown is written anew as one segment, without the features whos
 complete, and begun again. A record that was cut off or damaged ends its file.
 """
 
-import fcntl
 import json
 import shutil
 import uuid
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from attnprobe import locking
 from attnprobe.errors import OutputError
 from attnprobe.parts import Part, joined
 from attnprobe.records import record, records, write
@@ -58,15 +58,9 @@ class Unfinished:
         """
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / LOCK).open("wb")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                self.close()
-                raise OutputError(
-                    f"another command is measuring into {self.folder}",
-                    "wait for it, or choose another --out",
-                ) from error
+            held = f"another command is measuring into {self.folder}"
+            remedy = "wait for it, or choose another --out"
+            self._lock = locking.hold(self.folder / LOCK, held, remedy)
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Write what is measured; by the main process, before the others append.

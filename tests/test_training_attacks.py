@@ -10,6 +10,7 @@ import timm
 import torch
 from training_runs import StopError, config, lines, npz, stop_after, tensors
 
+from attnprobe import locking
 from attnprobe.errors import (
     AttnprobeError,
     CheckpointError,
@@ -281,7 +282,9 @@ def test_bounds_of_lists_are_those_of_their_items():
         configure("simmim", kind, {"betas": [0.9, 2.0]})
 
 
-def test_a_second_process_does_not_train_into_the_same_folder(tmp_path, data):
+def test_a_second_process_does_not_train_into_the_same_folder(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(locking, "PATIENCE", 0)
+
     def second(update):
         for again in (True, False):
             with (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from attnprobe import records, unfinished
+from attnprobe import locking, records, unfinished
 from attnprobe.errors import OutputError
 from attnprobe.parts import arrays_of
 from attnprobe.unfinished import Unfinished
@@ -136,7 +136,8 @@ def test_a_damaged_state_is_refused(tmp_path):
     assert not state.folder.exists()
 
 
-def test_a_second_command_into_the_same_place_is_refused(tmp_path):
+def test_a_second_command_into_the_same_place_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "PATIENCE", 0)
     first, second = Unfinished(tmp_path), Unfinished(tmp_path)
     first.claim()
     with pytest.raises(OutputError, match="another command is measuring"):

@@ -1,6 +1,5 @@
 """A run's folder: made, checked against the configuration, before anything runs."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from attnprobe import locking
 from attnprobe.errors import OutputError
 from attnprobe.results.folders import check_output
 from attnprobe.training import config as configs
@@ -97,17 +97,8 @@ def _locked(path: Path) -> IO[bytes]:
     Raises:
         OutputError: Another process holds it.
     """
-    lock = (path / LOCK).open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise OutputError(
-            f"another process trains into {path}", "wait for it, or choose another --out"
-        ) from error
-    except OSError:  # a file system without locks
-        pass
-    return lock
+    held = f"another process trains into {path}"
+    return locking.hold(path / LOCK, held, "wait for it, or choose another --out")
 
 
 def begun(path: Path) -> None:
