@@ -1,0 +1,134 @@
+"""The page of the study that has been run: its tables are written here.
+
+    python tests/reproduction_page.py STUDY  # what `attnprobe reproduce` wrote, finished or not
+    python tests/reproduction_page.py        # from the tables in docs/reproduction
+
+A test compares the page with what is written here; what is said between the tables is not.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from metric_pages import filled, replace_file
+
+from attnprobe.study import judging, load, summarise
+from attnprobe.study.settings import METHODS, SCORES
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reproduction.md"
+KEPT = ("findings", "accuracies", "drops", "emergence", "missing")
+COUNTED = {
+    judging.HOLDS: "hold",
+    judging.ONE_HOLDS: "hold for the one seed there is",
+    judging.FAILS: "do not hold",
+    judging.ONE_FAILS: "do not hold for the one seed there is",
+    judging.OPEN: "are not decided",
+    judging.ABSENT: "have not been measured",
+}
+
+
+def blocks(tables):
+    """Contents of every block by name."""
+    return {
+        "accuracies": accuracies(tables["accuracies"], tables["drops"]),
+        "counts": counts(tables["findings"]["verdict"].tolist()),
+        "findings": findings(tables["findings"]),
+        "emergence": emergence(tables["emergence"]),
+        "missing": missing(tables["missing"]),
+    }
+
+
+def accuracies(scores, drops):
+    """Each method's accuracies in percent: mean over seeds, and the seeds."""
+    numbers = sorted({int(number) for number in drops["dropped"]} - {0})
+    heads = [*SCORES.values(), *(f"Without the last {number} blocks" for number in numbers)]
+    rows = []
+    for method, name in METHODS.items():
+        held = scores[scores["method"] == method].set_index("score")
+        cut = drops[drops["method"] == method].set_index("dropped")
+        if held.empty:
+            continue
+        cells = [_percent(held, score) for score in SCORES]
+        rows.append([name, *cells, *(_percent(cut, number) for number in numbers)])
+    return _table(["", *heads], rows)
+
+
+def _percent(frame, key):
+    if key not in frame.index:
+        return "-"
+    row = frame.loc[key]
+    each = [f"{100 * float(value):.1f}" for value in str(row["by_seed"]).split(", ")]
+    return each[0] if len(each) == 1 else f"{100 * row['value']:.1f} ({', '.join(each)})"
+
+
+def counts(given):
+    """How the verdicts fall, in a sentence."""
+    told = [f"{given.count(name)} {words}" for name, words in COUNTED.items() if name in given]
+    return f"Of {len(given)} statements, {', '.join(told[:-1])} and {told[-1]}.\n"
+
+
+def findings(table):
+    """What the paper says, what was measured, whether it holds."""
+    columns = ("says", "measured", "verdict")
+    rows = table.loc[table["verdict"] != judging.ABSENT, list(columns)].to_numpy().tolist()
+    return _table(["the paper says", "measured", "holds?"], rows)
+
+
+def emergence(table):
+    """Means over the last third of the layers at each probe."""
+    parts = []
+    for metric, title in (
+        ("distance", "attention distance, part of uniform attention's"),
+        ("head_kl", "divergence between heads, nats"),
+    ):
+        held = table[table["metric"] == metric]
+        epochs = sorted(held["epoch"].round(2).unique())
+        wide = held.assign(epoch=held["epoch"].round(2)).pivot_table(
+            index="method", columns="epoch", values="value"
+        )
+        rows = [
+            [name, *("" if pd.isna(v) else f"{v:.3g}" for v in wide.loc[method, epochs])]
+            for method, name in METHODS.items()
+            if method in wide.index
+        ]
+        parts.append(_table([f"{title}; epoch", *(f"{epoch:g}" for epoch in epochs)], rows))
+    return "\n".join(parts)
+
+
+def missing(table):
+    """Steps of the study that have not been run."""
+    if table.empty:
+        return "Nothing: every step of the study has been run.\n"
+    return "".join(f"- `{row.step}`: {row.state}\n" for row in table.itertuples())
+
+
+def _table(heads, rows):
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def read(folder):
+    """Tables of docs/reproduction."""
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in KEPT}
+
+
+def written(text, tables):
+    """The page with its blocks as the tables have them."""
+    for name, content in blocks(tables).items():
+        text = filled(text, f"{name}: written by `python tests/reproduction_page.py`", content)
+    return text
+
+
+def main(arguments=None, page=PAGE):
+    """Keep the tables of a study, where one is given, and write the blocks of the page."""
+    kept = page.with_suffix("")
+    for study in sys.argv[1:] if arguments is None else arguments:
+        kept.mkdir(exist_ok=True)
+        tables = summarise(load(study)).tables
+        for name in KEPT:
+            replace_file(kept / f"{name}.csv", tables[name].to_csv(index=False))
+    replace_file(page, written(page.read_text(), read(kept)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The page of the study says what its tables say."""
+
+import pandas as pd
+import pytest
+from reproduction_page import PAGE, blocks, main, read, written
+from test_study import write_study
+
+from attnprobe.study import judging
+from attnprobe.study.settings import METHODS
+
+SEEDED = {"value": [0.4, 0.5], "by_seed": ["0.39, 0.41", "0.5"], "seeds": [2, 1]}
+TABLES = {
+    "findings": pd.DataFrame(
+        {"says": ["A.", "B."], "measured": ["1.", "2."], "verdict": [judging.HOLDS, judging.ABSENT]}
+    ),
+    "accuracies": pd.DataFrame({"method": ["simmim", "mae"], "score": ["knn", "knn"], **SEEDED}),
+    "drops": pd.DataFrame({"method": ["simmim"] * 2, "dropped": [0, 2], **SEEDED}),
+    "emergence": pd.DataFrame(
+        {"method": ["mae"] * 2, "metric": ["distance"] * 2, "epoch": [0, 1.5], "value": [1, 0.5]}
+    ),
+    "missing": pd.DataFrame({"step": ["comparison"], "state": ["not done yet"]}),
+}
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A copy of the page, without the words between its blocks."""
+    comments = [line for line in PAGE.read_text().splitlines() if line.startswith("<!-- ")]
+    path = tmp_path / PAGE.name
+    path.write_text("".join(f"{line}\n" for line in comments))
+    return path
+
+
+def test_the_page_is_what_its_tables_give():
+    text = PAGE.read_text()
+    tables = read(PAGE.with_suffix(""))
+    assert written(text, tables) == text, "run python tests/reproduction_page.py"
+    assert all(name in text for name in METHODS.values())
+
+
+def test_blocks_are_the_numbers_of_the_tables():
+    found = blocks(TABLES)
+    assert "| SimMIM | - | 40.0 (39.0, 41.0) | - | - | 50.0 |" in found["accuracies"]
+    assert "| MAE | - | 50.0 | - | - | - |" in found["accuracies"]
+    assert found["counts"] == "Of 2 statements, 1 hold and 1 have not been measured.\n"
+    assert "| A. | 1. | holds |" in found["findings"]
+    assert "| B." not in found["findings"]
+    assert "| MAE | 1 | 0.5 |" in found["emergence"]
+    assert found["missing"] == "- `comparison`: not done yet\n"
+    whole = blocks(TABLES | {"missing": TABLES["missing"].head(0)})
+    assert "every step of the study has been run" in whole["missing"]
+
+
+def test_a_page_is_written_from_a_study(page, tmp_path):
+    main([str(write_study(tmp_path / "study"))], page)
+    text = page.read_text()
+    assert "| SimMIM | - | 39.9 | 49.9 | 82.9 | 69.8 |" in text
+    assert "- `comparison`: not done yet" in text
+    main([], page)
+    assert page.read_text() == text
+
+
+def test_a_page_without_a_block_is_refused(page, tmp_path):
+    page.write_text("nothing")
+    with pytest.raises(SystemExit, match="has no block accuracies"):
+        main([str(write_study(tmp_path / "study"))], page)
