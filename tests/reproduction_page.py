@@ -75,24 +75,22 @@ def findings(table):
 
 
 def emergence(table):
-    """Means over the last third of the layers at each probe."""
-    parts = []
-    for metric, title in (
-        ("distance", "attention distance, part of uniform attention's"),
-        ("head_kl", "divergence between heads, nats"),
-    ):
-        held = table[table["metric"] == metric]
-        epochs = sorted(held["epoch"].round(2).unique())
-        wide = held.assign(epoch=held["epoch"].round(2)).pivot_table(
-            index="method", columns="epoch", values="value"
-        )
-        rows = [
-            [name, *("" if pd.isna(v) else f"{v:.3g}" for v in wide.loc[method, epochs])]
-            for method, name in METHODS.items()
-            if method in wide.index
-        ]
-        parts.append(_table([f"{title}; epoch", *(f"{epoch:g}" for epoch in epochs)], rows))
-    return "\n".join(parts)
+    """Means over the last third of the layers at each probe, and the epoch of it."""
+    columns = {
+        "distance": "attention distance, part of uniform's",
+        "head_kl": "head divergence, nats",
+    }
+    rows = [
+        [name, *(_course(table[table["method"] == method], metric) for metric in columns)]
+        for method, name in METHODS.items()
+        if (table["method"] == method).any()
+    ]
+    return _table(["", *columns.values()], rows)
+
+
+def _course(table, metric):
+    held = table[table["metric"] == metric].sort_values("epoch").drop_duplicates("step")
+    return ", ".join(f"{row.value:.3g} ({row.epoch:.2g})" for row in held.itertuples())
 
 
 def missing(table):

@@ -16,7 +16,13 @@ TABLES = {
     "accuracies": pd.DataFrame({"method": ["simmim", "mae"], "score": ["knn", "knn"], **SEEDED}),
     "drops": pd.DataFrame({"method": ["simmim"] * 2, "dropped": [0, 2], **SEEDED}),
     "emergence": pd.DataFrame(
-        {"method": ["mae"] * 2, "metric": ["distance"] * 2, "epoch": [0, 1.5], "value": [1, 0.5]}
+        {
+            "method": ["mae"] * 2,
+            "metric": ["distance"] * 2,
+            "step": [0, 10],
+            "epoch": [0, 1.5],
+            "value": [1, 0.5],
+        }
     ),
     "missing": pd.DataFrame({"step": ["comparison"], "state": ["not done yet"]}),
 }
@@ -45,7 +51,7 @@ def test_blocks_are_the_numbers_of_the_tables():
     assert found["counts"] == "Of 2 statements, 1 hold and 1 have not been measured.\n"
     assert "| A. | 1. | holds |" in found["findings"]
     assert "| B." not in found["findings"]
-    assert "| MAE | 1 | 0.5 |" in found["emergence"]
+    assert "| MAE | 1 (0), 0.5 (1.5) |  |" in found["emergence"]
     assert found["missing"] == "- `comparison`: not done yet\n"
     whole = blocks(TABLES | {"missing": TABLES["missing"].head(0)})
     assert "every step of the study has been run" in whole["missing"]
