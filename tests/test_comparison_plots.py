@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -51,11 +52,15 @@ def uneven():
     return compare([model(0, 12, 12), model(1, 24, 16)], **FAST)
 
 
+@cache
+def several(count):
+    return compare([model(seed) for seed in range(count)], **FAST)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_draws_any_number_of_models_as_plain_json(name, count):
-    found = compare([model(seed) for seed in range(count)], **FAST)
-    text = draw(name, found).to_json()
+    text = draw(name, several(count)).to_json()
     assert "NaN" not in text
     assert json.loads(text)["data"]
 

@@ -46,6 +46,7 @@ def test_the_interpreted_kernel():
     assert "skipped" not in said
 
 
+@pytest.mark.slow
 @with_triton
 def test_the_kernel_compiles_to_machine_code(tmp_path):
     cases = ("--case", "ViT-B", "--case", "Swin-T", "--dtype", "fp32", "--dtype", "bf16")

@@ -336,6 +336,7 @@ def run(command):
     return done
 
 
+@pytest.mark.slow
 def test_four_processes_equal_one(photos, undisturbed, tmp_path):
     out = tmp_path / "run"
     options = ["-i", photos, "-o", out, "--batch", 5, "--maps", 2]
