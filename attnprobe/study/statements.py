@@ -157,7 +157,8 @@ def _layers() -> Iterator[Statement]:
 
 
 def _dropping() -> Iterator[Statement]:
-    about = _About("Last blocks dropped", f"{PAPER}, abstract; fine-tuning without last layers")
+    there = "fine-tuning without last layers, there on tasks of weak semantics, here on classes"
+    about = _About("Last blocks dropped", f"{PAPER}, abstract; {there}")
     each = "for each number of dropped blocks, accuracy without them less that with all"
     yield about.own(
         "drop-supervised",
