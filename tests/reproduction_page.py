@@ -14,6 +14,7 @@ from metric_pages import filled, replace_file
 
 from attnprobe.study import judging, load, summarise
 from attnprobe.study.settings import METHODS, SCORES
+from attnprobe.study.statements import PAPER
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reproduction.md"
 KEPT = ("findings", "accuracies", "drops", "emergence", "missing")
@@ -31,7 +32,7 @@ def blocks(tables):
     """Contents of every block by name."""
     return {
         "accuracies": accuracies(tables["accuracies"], tables["drops"]),
-        "counts": counts(tables["findings"]["verdict"].tolist()),
+        "counts": counts(tables["findings"]),
         "findings": findings(tables["findings"]),
         "emergence": emergence(tables["emergence"]),
         "missing": missing(tables["missing"]),
@@ -61,17 +62,31 @@ def _percent(frame, key):
     return each[0] if len(each) == 1 else f"{100 * row['value']:.1f} ({', '.join(each)})"
 
 
-def counts(given):
-    """How the verdicts fall, in a sentence."""
-    told = [f"{given.count(name)} {words}" for name, words in COUNTED.items() if name in given]
-    return f"Of {len(given)} statements, {', '.join(told[:-1])} and {told[-1]}.\n"
+def counts(table):
+    """How the verdicts fall, the paper's statements and others apart."""
+    of_paper = table["place"].str.startswith(PAPER)
+    parts = (("of the paper", table[of_paper]), ("that are not the paper's", table[~of_paper]))
+    told = [_counted(whose, rows["verdict"].tolist()) for whose, rows in parts if len(rows)]
+    return " ".join(told) + "\n"
+
+
+def _counted(whose, given):
+    each = [f"{given.count(name)} {words}" for name, words in COUNTED.items() if name in given]
+    return f"Of {len(given)} statements {whose}: {', '.join(each)}."
 
 
 def findings(table):
-    """What the paper says, what was measured, whether it holds."""
-    columns = ("says", "measured", "verdict")
-    rows = table.loc[table["verdict"] != judging.ABSENT, list(columns)].to_numpy().tolist()
-    return _table(["the paper says", "measured", "holds?"], rows)
+    """By topic: what is said, what was measured, whether it holds, and by which rule."""
+    known = table[table["verdict"] != judging.ABSENT]
+    parts = []
+    for (topic, place), rows in known.groupby(["topic", "place"], sort=False):
+        lines = [
+            [row.says, f"{row.measured} Holds where: {row.rule}.", row.verdict]
+            for row in rows.itertuples()
+        ]
+        told = _table(["said", "measured", "holds?"], lines)
+        parts.append(f"### {topic}\n\n{place[:1].upper()}{place[1:]}.\n\n{told}")
+    return "\n".join(parts)
 
 
 def emergence(table):
@@ -90,7 +105,7 @@ def emergence(table):
 
 def _course(table, metric):
     held = table[table["metric"] == metric].sort_values("epoch").drop_duplicates("step")
-    return ", ".join(f"{row.value:.3g} ({row.epoch:.2g})" for row in held.itertuples())
+    return ", ".join(f"{row.value:.3g} ({round(row.epoch, 1):g})" for row in held.itertuples())
 
 
 def missing(table):

@@ -7,11 +7,19 @@ from test_study import write_study
 
 from attnprobe.study import judging
 from attnprobe.study.settings import METHODS
+from attnprobe.study.statements import PAPER, statements
 
 SEEDED = {"value": [0.4, 0.5], "by_seed": ["0.39, 0.41", "0.5"], "seeds": [2, 1]}
 TABLES = {
     "findings": pd.DataFrame(
-        {"says": ["A.", "B."], "measured": ["1.", "2."], "verdict": [judging.HOLDS, judging.ABSENT]}
+        {
+            "topic": ["T", "U"],
+            "says": ["A.", "B."],
+            "place": [PAPER, "elsewhere"],
+            "measured": ["1.", "2."],
+            "verdict": [judging.HOLDS, judging.ABSENT],
+            "rule": ["x, above 1", "y"],
+        }
     ),
     "accuracies": pd.DataFrame({"method": ["simmim", "mae"], "score": ["knn", "knn"], **SEEDED}),
     "drops": pd.DataFrame({"method": ["simmim"] * 2, "dropped": [0, 2], **SEEDED}),
@@ -44,12 +52,26 @@ def test_the_page_is_what_its_tables_give():
     assert all(name in text for name in METHODS.values())
 
 
+def test_the_tables_are_of_todays_statements_and_verdicts_follow_from_their_numbers():
+    table = read(PAGE.with_suffix(""))["findings"].fillna({"low": 0, "high": 0, "limit": 0})
+    words = ["finding", "topic", "says", "place", "rule"]
+    known = [(one.key, one.topic, one.says, one.place, one.rule) for one in statements()]
+    assert list(table[words].itertuples(index=False, name=None)) == known
+    decided = table[~table["verdict"].isin([judging.OPEN, judging.ABSENT])]
+    assert len(decided)
+    for row in decided.itertuples():
+        assert row.limit < row.low or row.high < row.limit, row.finding
+
+
 def test_blocks_are_the_numbers_of_the_tables():
     found = blocks(TABLES)
     assert "| SimMIM | - | 40.0 (39.0, 41.0) | - | - | 50.0 |" in found["accuracies"]
     assert "| MAE | - | 50.0 | - | - | - |" in found["accuracies"]
-    assert found["counts"] == "Of 2 statements, 1 hold and 1 have not been measured.\n"
-    assert "| A. | 1. | holds |" in found["findings"]
+    assert found["counts"] == (
+        "Of 1 statements of the paper: 1 hold. "
+        "Of 1 statements that are not the paper's: 1 have not been measured.\n"
+    )
+    assert "| A. | 1. Holds where: x, above 1. | holds |" in found["findings"]
     assert "| B." not in found["findings"]
     assert "| MAE | 1 (0), 0.5 (1.5) |  |" in found["emergence"]
     assert found["missing"] == "- `comparison`: not done yet\n"

@@ -14,10 +14,10 @@ from scipy import stats
 from synthetic_training import STEPS, write_run
 from test_report import HOSTILE, payload, read, words
 
-from attnprobe import plugins
+from attnprobe import claims, plugins
 from attnprobe.errors import OutputError, ResultError
 from attnprobe.plots import fills
-from attnprobe.report import page_of, studypage
+from attnprobe.report import page_of, studypage, studysummary
 from attnprobe.reproduction import budgets
 from attnprobe.reproduction import study as plans
 from attnprobe.reproduction.steps import steps
@@ -130,7 +130,25 @@ def test_what_is_as_the_paper_says_holds(found):
         "Layers alike",
         "Last blocks dropped",
         "Accuracy",
+        "Accuracy of frozen features",
     }
+
+
+def test_a_limit_that_the_control_keeps_too_is_said(whole, found):
+    """Supervised planted models are under 1 of uniform's distance in some layers, not in all."""
+    told = found.loc["local_everywhere-simmim", "measured"]
+    assert re.search(r"Interval over 3 seeds\. Supervised, by the same limit: .*\.$", told)
+    other = judging.alone(whole, claims.load("local_everywhere"), "supervised")
+    assert told.endswith(other.evidence)
+    assert "by the same limit" not in found.loc["turns_global-supervised", "measured"]
+    alone = findings(study(seeds={"simmim": 2})).set_index("finding")
+    assert "by the same limit" not in alone.loc["local_everywhere-simmim", "measured"]
+
+
+def test_what_is_not_the_papers_is_counted_apart(whole):
+    told = " ".join(studysummary.sentences(summarise(whole)))
+    assert "Of 25 statements of the paper, " in told
+    assert "Of 4 statements that are not the paper's, 4 hold." in told
 
 
 def test_what_is_the_other_way_round_does_not_hold(found):
@@ -355,7 +373,7 @@ def test_a_study_that_just_began_is_judged_not_measured(tmp_path):
     assert states["trainings/simmim-seed0"] == "interrupted, epoch 3 of 10"
     assert len(states) == planned(one.study)
     text = words(page_of(folder))
-    assert "29 have not been measured" in text
+    assert "25 have not been measured" in text
     assert "steps of this study are still to come" in text
 
 

@@ -30,9 +30,11 @@ def run(
     """Plan and run a study; return the exit code."""
     import torch
 
-    from attnprobe.reproduction import budgets, reproducing
+    from attnprobe.reproduction import budgets, growing, reproducing
 
-    asked = budgets.narrowed(budgets.load(budget), methods=methods, seeds=seeds, epochs=epochs)
+    changes = {"methods": methods, "seeds": seeds, "epochs": epochs}
+    whole, held = budgets.load(budget), reproducing.under_way(out) if resume else None
+    asked = growing.joined(whole, held, **changes) if held else budgets.narrowed(whole, **changes)
     study = reproducing.planned(data, val, out, asked)
     cores = os.cpu_count() or 1
     jobs = jobs or (JOBS_ON_A_GPU if torch.cuda.is_available() else 1)

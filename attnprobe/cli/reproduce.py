@@ -21,10 +21,20 @@ from attnprobe.cli import _options, _texts
     "--methods",
     multiple=True,
     callback=_texts.listed,
-    help="Only these of simmim, mae, mocov3, supervised.",
+    help="Only these of simmim, mae, mocov3, supervised; with --resume, these too.",
 )
-@click.option("--seeds", default=0, type=click.IntRange(0), help="Trainings of each method.")
-@click.option("--epochs", default=0, type=click.IntRange(0), help="Epochs of each training.")
+@click.option(
+    "--seeds",
+    default=0,
+    type=click.IntRange(0, 100),
+    help="Trainings of each of them.  [default: as the budget says]",
+)
+@click.option(
+    "--epochs",
+    default=0,
+    type=click.IntRange(0, 10**6),
+    help="Epochs of each training, but not of fine-tuning.  [default: as the budget says]",
+)
 @click.option(
     "--jobs", default=0, type=click.IntRange(0), help="Steps at a time.  [default: 1; 5 on a GPU]"
 )
@@ -43,9 +53,9 @@ from attnprobe.cli import _options, _texts
 def command(data: str, val: str, budget: str, out: Path | None, **values: Any) -> int:
     """Train SimMIM, MAE, MoCo v3 and a supervised ViT, measure them, and check the paper.
 
-    One architecture, the same images; three seeds of the headline pair. Fine-tunes each, also
-    without its last blocks. Everything that is finished outlives an interruption: --resume,
-    which takes more --methods and --seeds too.
+    One architecture, the same images; three seeds of the headline pair unless told otherwise.
+    Fine-tunes each, the pair also without its last blocks. Everything that is finished outlives
+    an interruption: --resume goes on with the study as it is, and --methods and --seeds add to it.
 
     \b
     attnprobe reproduce -d cifar10_train.npz --val cifar10_test.npz --budget gpu

@@ -10,6 +10,7 @@ from attnprobe.study import Summary, judging
 from attnprobe.study.folder import PROBES
 from attnprobe.study.missing import planned
 from attnprobe.study.settings import METHODS
+from attnprobe.study.statements import PAPER
 
 MARKS = {
     judging.HOLDS: "yes",
@@ -54,9 +55,10 @@ def notes(summary: Summary) -> list[str]:
     return found + [f"{run.name}: {text}" for run in study.runs for text in run.trouble]
 
 
-def verdict_counts(summary: Summary) -> list[tuple[str, int]]:
-    """Return every verdict that was given, with the number of statements."""
-    given = summary.tables["findings"]["verdict"].tolist()
+def verdict_counts(summary: Summary, *, papers: bool) -> list[tuple[str, int]]:
+    """Return every verdict on statements of the paper, or on others, with their number."""
+    table = summary.tables["findings"]
+    given = table.loc[table["place"].str.startswith(PAPER) == papers, "verdict"].tolist()
     return [(name, given.count(name)) for name in judging.VERDICTS if name in given]
 
 
@@ -102,10 +104,11 @@ def _method(summary: Summary, method: str) -> str:
 
 
 def _verdicts(summary: Summary) -> Iterator[str]:
-    counts = dict(verdict_counts(summary))
-    whole = sum(counts.values())
-    told = [f"{number} {VERBS[name][number != 1]}" for name, number in counts.items()]
-    yield f"Of {whole} statements, {_listed(told)}."
+    for papers, whose in ((True, "of the paper"), (False, "that are not the paper's")):
+        counts = dict(verdict_counts(summary, papers=papers))
+        told = [f"{number} {VERBS[name][number != 1]}" for name, number in counts.items()]
+        if told:
+            yield f"Of {sum(counts.values())} statements {whose}, {_listed(told)}."
 
 
 VERBS = {

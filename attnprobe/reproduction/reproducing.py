@@ -14,7 +14,7 @@ from attnprobe.errors import AttnprobeError, OutputError
 from attnprobe.objectives import load as load_objective
 from attnprobe.reproduction import budgets, estimate, growing, running, scores
 from attnprobe.reproduction.steps import Step, steps
-from attnprobe.reproduction.study import FILE, Study, training_config
+from attnprobe.reproduction.study import FILE, Study, finetuning_config, training_config
 from attnprobe.study import settings
 from attnprobe.training.config import configure
 from attnprobe.training.outputs import put
@@ -40,10 +40,39 @@ def planned(data: str, val: str, out: Path, budget: budgets.Budget) -> Study:
     if len(held_out) < budget.images:
         budget = replace(budget, images=len(held_out))
     study = Study(out, budget, data, val, len(train), len(held_out))
-    for method, seed in study.runs():  # what a training would refuse later
+    _check(study)
+    return study
+
+
+def _check(study: Study) -> None:
+    """Refuse now what reading the study, or one of its trainings, would refuse later."""
+    try:
+        settings.check(tomllib.loads(study.text()))
+    except (ValueError, TypeError) as error:
+        raise AttnprobeError(str(error), "give smaller numbers, or another budget") from error
+    if not study.runs():
+        raise AttnprobeError("a study of no training", "give some method a seed")
+    supervised = load_objective("supervised").config
+    configure("supervised", supervised, study.budget.training)
+    depth = study.budget.training["model"]["model_args"].get("depth")
+    if type(depth) is not int or depth < 1:
+        raise AttnprobeError(f"depth cannot be {depth!r:.40}", "give model_args a number of blocks")
+    for method, seed in study.runs():
         tables = tomllib.loads(training_config(study, method, seed, workers=0))
         configure(method, load_objective(method).config, tables)
-    return study
+    for which in study.finetunings():
+        tables = tomllib.loads(finetuning_config(study, *which, workers=0))
+        configure("supervised", supervised, tables)
+
+
+def under_way(out: Path) -> dict[str, Any] | None:
+    """Return the settings of the study in a folder, or None where there is none.
+
+    Raises:
+        ResultError: Its study.toml is damaged.
+    """
+    path = out / FILE
+    return settings.read(path) if path.exists() else None
 
 
 def claim(study: Study, *, resume: bool) -> None:
@@ -63,7 +92,7 @@ def claim(study: Study, *, resume: bool) -> None:
     if other:
         raise OutputError(
             f"{path} was made with other images or another budget: {other}",
-            "repeat the command as it was, or with more --seeds, or choose another --out",
+            "repeat the command as it was, or choose another --out",
         )
     if not known and study.out.is_dir() and any(study.out.iterdir()):
         raise OutputError(f"{study.out} is not empty and holds no study", "choose another --out")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attnprobe.reproduction import study as studies
 from attnprobe.reproduction.study import Study
+from attnprobe.study.folder import holds_runs
 
 ATTNPROBE = (sys.executable, "-m", "attnprobe")
 MANIFEST = "manifest.json"
@@ -40,9 +41,9 @@ class Step:
             manifest = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        if not isinstance(manifest, dict) or manifest.get("status", "finished") != "finished":
-            return False
-        return not self.runs or len(manifest.get("runs", ())) == self.runs  # more since then?
+        if self.runs:
+            return holds_runs(self.out, self.runs)
+        return isinstance(manifest, dict) and manifest.get("status", "finished") == "finished"
 
     def arguments(self) -> tuple[str, ...]:
         """Return the command line that begins, or goes on after an interruption."""

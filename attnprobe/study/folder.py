@@ -1,5 +1,6 @@
 """A study as a folder: its planned runs, and what each has left so far."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 
 from attnprobe import traininglog
 from attnprobe.errors import ResultError
-from attnprobe.results import Result
+from attnprobe.results import MANIFEST, Result
 from attnprobe.results.manifest import kind_of
 from attnprobe.study import settings
 from attnprobe.study.settings import METHODS
@@ -98,6 +99,15 @@ def is_study(folder: str | Path) -> bool:
     False
     """
     return (Path(folder) / FILE).is_file()
+
+
+def holds_runs(folder: Path, count: int) -> bool:
+    """Whether a comparison is finished and of so many runs; a study may have grown since."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return found["finished"] is True and len(found["runs"]) == count
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def load(folder: str | Path) -> Study:

@@ -4,7 +4,7 @@ The rule is `RULE`, in words for readers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class Judgement:
         limit: What it was held against.
         over: What the interval is over: seeds, images or runs; empty without one.
         seeds: Seeds that were used of each method.
+        evidence: The numbers of one method in words, without what the interval is over.
     """
 
     verdict: str
@@ -58,6 +59,7 @@ class Judgement:
     limit: float = np.nan
     over: str = ""
     seeds: str = ""
+    evidence: str = ""
 
 
 def absent(why: str) -> Judgement:
@@ -100,13 +102,25 @@ def alone(study: Study, claim: Claim, method: str) -> Judgement:
     told = _told(study, over, (len(found),), results[0])
     if np.isnan(ends).any():
         known = f"{', '.join(map(short, values.mean(0)))}; {_why(over, results[0])}."
-        return Judgement(OPEN, known, limit=limit, seeds=str(len(found)))
+        return Judgement(OPEN, known, limit=limit, seeds=str(len(found)), evidence=known)
     judged = decided(values.mean(0), ends, first.parts, limit, below=claim.below)
     return Judgement(
         verdict(holds=judged.verdict == SUPPORTED, fails=judged.verdict == CONTRADICTED, over=over),
         f"{judged.evidence} {told}",
-        *(judged.value, judged.low, judged.high, limit, over, str(len(found))),
+        *(judged.value, judged.low, judged.high, limit, over, str(len(found)), judged.evidence),
     )
+
+
+def beside(study: Study, claim: Claim, method: str, control: str) -> Judgement:
+    """Judge one method as `alone` does, and tell what another has by the same limit.
+
+    A limit that both keep says nothing of what sets them apart.
+    """
+    judged, other = (alone(study, claim, one) for one in (method, control))
+    if ABSENT in (judged.verdict, other.verdict):
+        return judged
+    told = f"{judged.measured} {METHODS[control]}, by the same limit: {other.evidence}"
+    return replace(judged, measured=told)
 
 
 def between(study: Study, claim: Claim, methods: tuple[str, str]) -> Judgement:

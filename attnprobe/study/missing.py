@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import pandas as pd
 
 from attnprobe.results.manifest import kind_of
-from attnprobe.study.folder import Run, Study
+from attnprobe.study.folder import Run, Study, holds_runs
 
 
 def missing(study: Study) -> pd.DataFrame:
     """Return step and state of every planned step that is not there."""
     rows = [*_trainings(study), *_analyses(study), *_finetunings(study)]
-    if len(study.methods) > 1 and kind_of(study.folder / "comparison") != "comparison":
+    count = len(study.methods)
+    if count > 1 and not holds_runs(study.folder / "comparison", count):
         rows.append(("comparison", "not done yet"))
     return pd.DataFrame(rows, columns=["step", "state"])
 

@@ -45,7 +45,7 @@ def relation(study: Study, claim: Claim, methods: Sequence[str]) -> Judgement:
     ]
     within = np.concatenate([rows - rows.mean(0) for rows in held.values()])
     whole = np.concatenate(list(held.values()))
-    if len(held) > 1 and _varies(whole):
+    if len(held) > 1 and count > 2 and _varies(whole):  # of two it is 1 or -1
         words.append(f"correlation over all {count} runs {_correlation(whole):+.2f}")
     freedom = count - (len(held) - 1) - 3
     seeds = ", ".join(str(len(rows)) for rows in held.values())

@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Any]:
         check(found)
     except (ValueError, TypeError, RecursionError) as error:
         raise ResultError(
-            f"{path} is damaged: {error!s:.200}", "restore it, or run the study again"
+            f"{path} is damaged: {error!s:.200}", "restore it, or run the study again elsewhere"
         ) from error
     return found
 
@@ -49,8 +49,9 @@ def check(found: dict[str, Any]) -> None:
     """Look at what decides which runs a study has; absent drops are filled in.
 
     Raises:
-        ValueError: A number is none, or a method is none of a study.
-        TypeError: A table is absent.
+        ValueError: A number is none, a method is none of a study, or blocks are dropped twice, or
+            never none.
+        TypeError: A table or list is absent.
     """
     seeds = _counts(found, "seeds", MOST_SEEDS)
     epochs = _counts(found, "epochs", MOST_EPOCHS)
@@ -59,9 +60,17 @@ def check(found: dict[str, Any]) -> None:
             raise ValueError(f"it names the method {method!r:.40}, which is none of a study")
         if number and not epochs.get(method):
             raise ValueError(f"it does not say how many epochs {method} was trained")
-    for value in found.setdefault("dropped", [0]):
+    _check_drops(found.setdefault("dropped", [0]), found.setdefault("drops", []))
+
+
+def _check_drops(dropped: Any, drops: Any) -> None:
+    if not isinstance(dropped, list) or not isinstance(drops, list):
+        raise TypeError("dropped and drops have to be lists")
+    for value in dropped:
         _count(value, "dropped", 4096)
-    for method in found.setdefault("drops", []):
+    if 0 not in dropped or len(set(dropped)) < len(dropped):
+        raise ValueError(f"dropped cannot be {dropped!r:.40}: each number once, 0 among them")
+    for method in drops:
         if method not in METHODS:
             raise ValueError(f"it drops blocks of {method!r:.40}")
 

@@ -87,6 +87,8 @@ class _About:
         rule = claim.quantity.format(**{"last": 3} | claim.thresholds)
         rule = rule.replace("last 3 layers", "last layers (three; of shallow models a third)")
         judge = partial(judging.alone, claim=claim, method=method)
+        if method in MIM:
+            judge = partial(judging.beside, claim=claim, method=method, control=PAIR[1])
         return self.own(f"{claim.name}-{method}", says, rule, judge)
 
     def between(self, claim: Claim, methods: tuple[str, str], says: str) -> Statement:
@@ -189,14 +191,14 @@ def _dropping() -> Iterator[Statement]:
 
 
 def _accuracy() -> Iterator[Statement]:
-    frozen = _About("Accuracy", BESIDE)
+    about = _About("Accuracy", f"{PAPER}, abstract; fine-tuning on classification")
+    says = "Fine-tuned, SimMIM is competitive with the supervised model."
+    yield about.more("finetuned", PAIR, -LITTLE, says)
+    frozen = _About("Accuracy of frozen features", BESIDE)
     for method in CONTROL:
         for score, words in (("knn", "kNN"), ("linear", "linear probe")):
             says = f"features of {_subject(method)} separate classes better than SimMIM's"
             yield frozen.more(score, (method, "simmim"), 0.0, f"Frozen {says} ({words}).")
-    about = _About("Accuracy", f"{PAPER}, abstract; fine-tuning on classification")
-    says = "Fine-tuned, SimMIM is competitive with the supervised model."
-    yield about.more("finetuned", PAIR, -LITTLE, says)
 
 
 def _other_side(claim: Claim) -> Claim:

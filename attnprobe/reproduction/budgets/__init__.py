@@ -62,6 +62,19 @@ class Budget:
     finetunings: dict[str, Any] = field(default_factory=dict)
     workers: dict[str, int] = field(default_factory=dict)
 
+    def check_methods(self, methods: Sequence[str]) -> None:
+        """Refuse methods that it does not train.
+
+        Raises:
+            AttnprobeError: There is one.
+        """
+        known = [method for method, count in self.seeds.items() if count]
+        for method in methods:
+            if method not in known:
+                raise AttnprobeError(
+                    f"budget {self.name} has no method {method!r}", f"choose of: {', '.join(known)}"
+                )
+
 
 def names() -> tuple[str, ...]:
     """Names of all budgets."""
@@ -102,13 +115,8 @@ def narrowed(
     Raises:
         AttnprobeError: The budget has no such method.
     """
-    known = [method for method, count in budget.seeds.items() if count]
-    for method in methods:
-        if method not in known:
-            raise AttnprobeError(
-                f"budget {budget.name} has no method {method!r}", f"choose of: {', '.join(known)}"
-            )
-    kept = [method for method in known if method in (methods or known)]
+    budget.check_methods(methods)
+    kept = [m for m, count in budget.seeds.items() if count and m in (methods or budget.seeds)]
     return replace(
         budget,
         seeds={m: (seeds or count) if m in kept else 0 for m, count in budget.seeds.items()},
