@@ -92,17 +92,18 @@ def written(text, name, numbers):
     """A page with its blocks as the code and the numbers have them."""
     contents = {"definition": definition(name), "typical": typical(name, numbers)}
     for block in BLOCKS:
-        text = filled(text, f"{block}: written by `python tests/metric_pages.py`", contents[block])
+        opening = f"{block}: written by `python tests/metric_pages.py`"
+        text = filled(f"{name}.md", text, opening, contents[block])
     return text
 
 
-def filled(text, opening, content):
+def filled(page, text, opening, content):
     """A page with the text between the comment of an opening and the next end as it has to be."""
     start = f"<!-- {opening} -->\n"
     before, found, rest = text.partition(start)
     _, ended, after = rest.partition(END)
     if not (found and ended):
-        raise SystemExit(f"the page has no block {opening}")
+        raise SystemExit(f"{page} has no block for {opening}")
     return f"{before}{start}\n{content}\n{END}{after}"
 
 

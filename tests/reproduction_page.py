@@ -128,7 +128,8 @@ def read(folder):
 def written(text, tables):
     """The page with its blocks as the tables have them."""
     for name, content in blocks(tables).items():
-        text = filled(text, f"{name}: written by `python tests/reproduction_page.py`", content)
+        opening = f"{name}: written by `python tests/reproduction_page.py`"
+        text = filled(PAGE.name, text, opening, content)
     return text
 
 

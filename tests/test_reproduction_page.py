@@ -90,5 +90,5 @@ def test_a_page_is_written_from_a_study(page, tmp_path):
 
 def test_a_page_without_a_block_is_refused(page, tmp_path):
     page.write_text("nothing")
-    with pytest.raises(SystemExit, match="has no block accuracies"):
+    with pytest.raises(SystemExit, match="has no block for accuracies"):
         main([str(write_study(tmp_path / "study"))], page)
