@@ -1,5 +1,6 @@
 """A probe sees what `analyze` sees, and the training that it looks into never notices."""
 
+import json
 import random
 from functools import partial
 
@@ -257,6 +258,19 @@ def test_probes_of_other_images_or_options_are_refused(probing):
     for changes in ({"images": IMAGES + 1}, {"metrics": ["entropy"]}, {"seed": 1}):
         with pytest.raises(OutputError, match="other images or with other options"):
             probing(backbone(), **changes)
+
+
+def test_probes_from_before_there_was_an_option_go_on(probing, tmp_path):
+    probing(backbone())(5, force=True)
+    path = tmp_path / "probe" / "step-00000005" / "manifest.json"
+    held = json.loads(path.read_text())
+    assert held["config"].pop("mask_ratio") == 0
+    path.write_text(json.dumps(held))
+    assert probing(backbone()).history()["step"].unique().tolist() == [5]
+    held["config"]["mask_ratio"] = 0.5
+    path.write_text(json.dumps(held))
+    with pytest.raises(OutputError, match="with other options"):
+        probing(backbone())
 
 
 def test_what_cannot_be_measured_is_refused_before_training(probing):

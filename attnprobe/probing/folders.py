@@ -102,4 +102,6 @@ def _loaded(path: Path) -> Result | None:
 
 
 def _settings(config: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in config.items() if value is not None and name not in FREE}
+    """Return what decides numbers; a setting that a probe is too old to know is as by default."""
+    whole = {**AnalysisConfig().flat(), **config}
+    return {name: value for name, value in whole.items() if value is not None and name not in FREE}
