@@ -12,12 +12,20 @@ from pathlib import Path
 import pandas as pd
 from metric_pages import filled, replace_file
 
+from attnprobe import claims
+from attnprobe.frames import layer_means
 from attnprobe.study import judging, load, summarise
+from attnprobe.study.judging import quantities
 from attnprobe.study.settings import METHODS, SCORES
 from attnprobe.study.statements import PAPER
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reproduction.md"
-KEPT = ("findings", "accuracies", "drops", "emergence", "missing")
+KEPT = ("findings", "accuracies", "drops", "emergence", "missing", "layers")
+BY_LAYER = {
+    "distance": "attention distance, part of uniform's",
+    "entropy": "attention entropy, part of uniform's",
+    "head_kl": "head divergence, nats",
+}
 COUNTED = {
     judging.HOLDS: "hold",
     judging.ONE_HOLDS: "hold for the one seed there is",
@@ -35,8 +43,32 @@ def blocks(tables):
         "counts": counts(tables["findings"]),
         "findings": findings(tables["findings"]),
         "emergence": emergence(tables["emergence"]),
+        "layers": layers(tables["layers"]),
         "missing": missing(tables["missing"]),
     }
+
+
+def layers_of(study):
+    """Layer means of every measured encoder, and what is left of its head diversity."""
+    claim, parts = claims.load("diversity_collapses"), []
+    for run in (run for run in study.runs if run.result is not None):
+        kept = quantities(study, claim, run.method).get(run.seed)
+        for metric in BY_LAYER:
+            held = layer_means(run.result, metric)
+            value = held["value"] / (1 if metric == "head_kl" else held["uniform"])
+            told = {"method": run.method, "seed": run.seed, "metric": metric, "kept": kept}
+            parts.append(pd.DataFrame({"layer": held["layer"] + 1, "value": value}).assign(**told))
+    return pd.concat(parts, ignore_index=True).round(4)
+
+
+def layers(table):
+    """Layer means, a row an encoder, from the first layer to the last."""
+    rows = []
+    for (method, seed), held in table.groupby(["method", "seed"], sort=False):
+        values = [held.loc[held["metric"] == metric, "value"] for metric in BY_LAYER]
+        cells = [", ".join(f"{value:.3g}" for value in one) for one in values]
+        rows.append([f"{METHODS[method]}, seed {seed}", *cells, f"{held['kept'].iloc[0]:.2f}"])
+    return _table(["", *BY_LAYER.values(), "divergence kept"], rows)
 
 
 def accuracies(scores, drops):
@@ -138,7 +170,8 @@ def main(arguments=None, page=PAGE):
     kept = page.with_suffix("")
     for study in sys.argv[1:] if arguments is None else arguments:
         kept.mkdir(exist_ok=True)
-        tables = summarise(load(study)).tables
+        whole = load(study)
+        tables = summarise(whole).tables | {"layers": layers_of(whole)}
         for name in KEPT:
             replace_file(kept / f"{name}.csv", tables[name].to_csv(index=False))
     replace_file(page, written(page.read_text(), read(kept)))

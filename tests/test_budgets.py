@@ -47,7 +47,7 @@ def test_a_file_says_only_what_is_different(tmp_path, images):
     [
         ("images = 8", "says base = None"),
         ('base = "huge"', "says base = 'huge'"),
-        ('base = "smoke"\nepoch = 3', "the key 'epoch'"),
+        ('base = "smoke"\nepoch = 3', "the key 'epoch', but keys are: base, "),
         ('base = "smoke"\nname = "x"', "the key 'name'"),
         ('base = "smoke"\nimages = "8"', "images cannot be '8'"),
         ('base = "smoke"\nprobes = 0', "probes cannot be 0"),
@@ -93,6 +93,8 @@ def test_a_budget_file_that_is_not_there_is_named(tmp_path):
         ("[finetuning.optimizer]\nlayer_decy = 0.5", "layer_decy"),
         ("[finetunings.mae.optimizer]\nlr = -1.0", "lr"),
         ("[training]\nwatch = {eval_limit = 0}", "eval_limit"),
+        ("[methods.simmim.model]\npatch_size = 8", "simmim is fine-tuned as another model"),
+        ("[finetunings.mae.model.model_args]\ndepth = 1", "mae is fine-tuned as another"),
         ("dropped = [0, 9]", "9 of 3 blocks cannot be dropped"),
         ("[seeds]\nsupervised = 0\nsimmim = 0\nmae = 0\nmocov3 = 0", "no training"),
     ],
@@ -167,6 +169,8 @@ def test_going_on_adds_to_what_a_study_has():
     assert asked(methods=["supervised"]).drops == ["supervised", "simmim"]
     assert asked(methods=["mae"], seeds=2).seeds == nothing | {"simmim": 1, "mae": 2}
     assert asked(epochs=7).epochs["simmim"] == 7  # which the folder then refuses
+    added = asked(methods=["mae"], epochs=7).epochs
+    assert (added["simmim"], added["mae"]) == (5, 7)
     with pytest.raises(AttnprobeError, match="no method 'dino'"):
         asked(methods=["dino"])
 

@@ -32,6 +32,16 @@ TABLES = {
             "value": [1, 0.5],
         }
     ),
+    "layers": pd.DataFrame(
+        {
+            "method": ["mae"] * 3,
+            "seed": [0] * 3,
+            "metric": ["distance", "distance", "head_kl"],
+            "layer": [1, 2, 1],
+            "value": [0.5, 0.6, 0.1],
+            "kept": [0.7] * 3,
+        }
+    ),
     "missing": pd.DataFrame({"step": ["comparison"], "state": ["not done yet"]}),
 }
 
@@ -60,7 +70,14 @@ def test_the_tables_are_of_todays_statements_and_verdicts_follow_from_their_numb
     decided = table[~table["verdict"].isin([judging.OPEN, judging.ABSENT])]
     assert len(decided)
     for row in decided.itertuples():
-        assert row.limit < row.low or row.high < row.limit, row.finding
+        side = row.low > row.limit if "above" in row.rule else row.high < row.limit
+        other = row.high < row.limit if "above" in row.rule else row.low > row.limit
+        holds = row.verdict in (judging.HOLDS, judging.ONE_HOLDS)
+        assert (side, other) == (holds, not holds), row.finding
+        one = row.verdict in (judging.ONE_HOLDS, judging.ONE_FAILS)
+        assert one == (row.over == judging.IMAGES), row.finding
+    for row in table[table["verdict"] == judging.OPEN].dropna(subset=["value"]).itertuples():
+        assert row.low <= row.limit <= row.high, row.finding
 
 
 def test_blocks_are_the_numbers_of_the_tables():
@@ -74,6 +91,7 @@ def test_blocks_are_the_numbers_of_the_tables():
     assert "| A. | 1. Holds where: x, above 1. | holds |" in found["findings"]
     assert "| B." not in found["findings"]
     assert "| MAE | 1 (0), 0.5 (1.5) |  |" in found["emergence"]
+    assert "| MAE, seed 0 | 0.5, 0.6 |  | 0.1 | 0.70 |" in found["layers"]
     assert found["missing"] == "- `comparison`: not done yet\n"
     whole = blocks(TABLES | {"missing": TABLES["missing"].head(0)})
     assert "every step of the study has been run" in whole["missing"]

@@ -33,7 +33,8 @@ from attnprobe.cli import _options, _texts
     "--epochs",
     default=0,
     type=click.IntRange(0, 10**6),
-    help="Epochs of each training, but not of fine-tuning.  [default: as the budget says]",
+    help="Epochs of each training, not of fine-tuning; of added methods where some are named.  "
+    "[default: as the budget says]",
 )
 @click.option(
     "--jobs", default=0, type=click.IntRange(0), help="Steps at a time.  [default: 1; 5 on a GPU]"

@@ -22,7 +22,8 @@ def joined(
         methods: Methods to add, or to give more seeds; those of the study if empty.
         seeds: Trainings that each of them has at the least; as it is if 0, and as the budget says
             for new ones.
-        epochs: Epochs of each training; as it is if 0.
+        epochs: Epochs of each training of added methods, or of all where none is named; as it is
+            if 0.
 
     Raises:
         AttnprobeError: The budget has no such method.
@@ -36,7 +37,9 @@ def joined(
     return replace(
         budget,
         seeds=wanted,
-        epochs={method: epochs or count for method, count in lengths.items()},
+        epochs={
+            m: count if m in held and methods else epochs or count for m, count in lengths.items()
+        },
         drops=[method for method in budget.drops if wanted[method]],
     )
 
@@ -73,7 +76,9 @@ def _decisive(held: dict[str, Any], trained: set[str]) -> dict[str, Any]:
     """Return what decides the numbers of some methods, apart from how many runs there are."""
     found = {k: v for k, v in held.items() if k not in (*_WORDS, "seeds", "dropped", "drops")}
     for name in _BY_METHOD:
-        found[name] = {m: v for m, v in held.get(name, {}).items() if m in trained}
+        table = held.get(name, {})
+        own = table.items() if isinstance(table, dict) else ()
+        found[name] = {method: value for method, value in own if method in trained}
     return found
 
 

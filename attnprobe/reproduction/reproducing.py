@@ -63,6 +63,18 @@ def _check(study: Study) -> None:
     for which in study.finetunings():
         tables = tomllib.loads(finetuning_config(study, *which, workers=0))
         configure("supervised", supervised, tables)
+        trained = tomllib.loads(training_config(study, *which[:2], workers=0))
+        if _shape(tables["model"]) != _shape(trained["model"]):
+            raise AttnprobeError(
+                f"{which[0]} is fine-tuned as another model than it is trained",
+                "let [training.model] say for all what the model is",
+            )
+
+
+def _shape(section: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the weights of an encoder; what is pooled of it does not."""
+    told = {name: section.get(name) for name in ("model", "img_size", "patch_size", "window_size")}
+    return told | {k: v for k, v in section["model_args"].items() if k != "global_pool"}
 
 
 def under_way(out: Path) -> dict[str, Any] | None:

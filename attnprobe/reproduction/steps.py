@@ -37,12 +37,12 @@ class Step:
     @property
     def done(self) -> bool:
         """Whether its output is whole."""
-        try:
-            manifest = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
         if self.runs:
             return holds_runs(self.out, self.runs)
+        try:
+            manifest = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return False
         return isinstance(manifest, dict) and manifest.get("status", "finished") == "finished"
 
     def arguments(self) -> tuple[str, ...]:

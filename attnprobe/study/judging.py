@@ -112,14 +112,13 @@ def alone(study: Study, claim: Claim, method: str) -> Judgement:
 
 
 def beside(study: Study, claim: Claim, method: str, control: str) -> Judgement:
-    """Judge one method as `alone` does, and tell what another has by the same limit.
-
-    A limit that both keep says nothing of what sets them apart.
-    """
+    """Judge one method as `alone` does, and tell what another has by the same limit."""
     judged, other = (alone(study, claim, one) for one in (method, control))
     if ABSENT in (judged.verdict, other.verdict):
         return judged
-    told = f"{judged.measured} {METHODS[control]}, by the same limit: {other.evidence}"
+    alike = (judged.over, judged.seeds) == (other.over, other.seeds)
+    numbers_ = other.evidence if alike else other.measured  # with what its interval is over
+    told = f"{judged.measured} {METHODS[control]}, by the same limit: {numbers_}"
     return replace(judged, measured=told)
 
 

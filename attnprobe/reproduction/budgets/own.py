@@ -59,9 +59,9 @@ def read(
         told = {"model": f"that of {name}, changed", "cost": f"not that of {name}"}
         found = laid(base, told, tables, {"name": path.stem})
         settings.check(found)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise AttnprobeError(
-            f"{path}: {error!s:.200}", f"see README, and the budget {name}"
+            f"{path}: {error!s:.400}", f"see README, and the budget {name}"
         ) from error
     return found
 
@@ -70,7 +70,7 @@ def _check(key: str, value: Any, base: dict[str, Any]) -> None:
     """Refuse a key that no budget has, and a value of another shape than there."""
     if key not in base or key == "name":
         usable = ", ".join(sorted({*base, BASE} - {"name"}))
-        raise ValueError(f"it has the key {key!r:.40}, which no budget has, but: {usable}")
+        raise ValueError(f"it has the key {key!r:.40}, but keys are: {usable}")
     if type(value) is not type(base[key]) or (type(value) is int and value < 1):
         raise TypeError(f"{key} cannot be {value!r:.40}, but for instance {base[key]!r:.60}")
     if key in ("training", "finetuning"):
