@@ -285,6 +285,7 @@ def halves(tmp_path_factory):
     return [torch.load(folder / f"out.{rank}") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OPTIONS)
 def test_two_processes_equal_one_with_the_whole_batch(objective, halves):
     module = build(objective).double()

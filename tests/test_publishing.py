@@ -219,6 +219,7 @@ def test_any_subject_of_any_plot_is_published_inside_a_running_loop(chrome, tmp_
     assert json.loads((tmp_path / "new" / "manifest.json").read_text())["pair"] == "a, b"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_command_writes_figures_tables_and_captions(chrome, runs, tmp_path):
     asked = ("figures", *runs, "--plot", "distance,profiles", "-o", "fig", "--json")

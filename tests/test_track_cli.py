@@ -121,6 +121,7 @@ def test_saved_runs_make_the_same_track_without_torch(out, tmp_path):
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_is_finished_and_resume_goes_on(
     command, checkpoints, photos, tmp_path, monkeypatch
 ):

@@ -78,6 +78,7 @@ def test_a_folder_of_jpegs_trains(finished):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_analyzed(finished, tmp_path):
     _, out = finished
     found = run("analyze", out / "checkpoint.safetensors", "--limit", "8", "-o", tmp_path / "a")
