@@ -30,7 +30,7 @@ def model(seed, layers, heads, name):
 @pytest.fixture(scope="module")
 def comparisons():
     pair = [model(0, 12, 12, "first"), model(1, 12, 12, "second")]
-    uneven = [model(0, 12, 12, "base"), model(1, 24, 16, "large")]
+    uneven = [model(0, 6, 6, "base"), model(1, 9, 8, "large")]
     many = [model(seed, 4 + seed % 2, 3, f"{HOSTILE}{seed}") for seed in range(8)]
     return {
         "pair": compare(pair, thresholds={"local": 0.9}, **FAST),

@@ -14,6 +14,7 @@ from attnprobe.tracking import track
 
 pytestmark = pytest.mark.browser
 STEPS = (10, 20, 50, 100)
+PHONE = {"width": 390, "height": 800}
 HEADS = "[data-figure=track_movie] .scatterlayer .trace:has(.points path)"
 
 
@@ -24,12 +25,13 @@ def found():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, found):
-    folder = tmp_path_factory.mktemp("pages")
-    many = track(run(range(1, 31), layers=24, heads=16, images=10), name=HOSTILE)
-    return {
-        "one": report(found, folder / "one.html"),
-        "many": report(many, folder / "many.html"),
-    }
+    return {"one": report(found, tmp_path_factory.mktemp("pages") / "one.html")}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, pages):
+    found = track(run(range(1, 31), layers=24, heads=16, images=10), name=HOSTILE)
+    pages["many"] = report(found, tmp_path_factory.mktemp("pages") / "many.html")
 
 
 def movie(page):
@@ -68,9 +70,17 @@ def settled(page):
     return now
 
 
-@pytest.mark.parametrize("name", ["one", "many"])
-def test_every_figure_draws_and_nothing_is_said(visit, name):  # noqa: F811
-    page = visit(name)
+def test_every_figure_draws_and_nothing_is_said(visit):  # noqa: F811
+    every_figure_draws(visit())
+
+
+@pytest.mark.slow
+def test_a_long_track_of_a_deep_model_draws(visit, many):  # noqa: F811
+    every_figure_draws(visit("many"))
+    fits_a_phone(visit("many", viewport=PHONE))
+
+
+def every_figure_draws(page):
     draw_all(page)
     for figure in ("track_movie", "track_changes", "track_map", "track_layers_distance"):
         assert page.locator(f"[data-figure={figure}] .main-svg").count() > 0
@@ -189,9 +199,11 @@ def test_changes_sort_and_longer_tables_open_and_export(visit, found):  # noqa: 
     assert set(lines[0]) == {"epoch", "layer (from 1)", "head (from 1)", "value"}
 
 
-@pytest.mark.parametrize("name", ["one", "many"])
-def test_phone_width_never_scrolls_sideways(visit, name):  # noqa: F811
-    page = visit(name, viewport={"width": 390, "height": 800})
+def test_phone_width_never_scrolls_sideways(visit):  # noqa: F811
+    fits_a_phone(visit(viewport=PHONE))
+
+
+def fits_a_phone(page):
     draw_all(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     box = movie(page).bounding_box()

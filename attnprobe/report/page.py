@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,9 @@ def _methods(results: list[Result]) -> list[tuple[list[str], tuple[str, ...]]]:
     return [(names, texts) for texts, names in shared.items()]
 
 
+@cache
 def _environment() -> Environment:
+    """What draws pages; it keeps their templates compiled."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,

@@ -3,6 +3,7 @@
 import json
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,7 @@ def written(path: Path) -> dict[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
+@cache
 def _versions() -> dict[str, str]:
     names = ("attnprobe", "torch", "timm", "accelerate", "torchvision", "numpy", "pillow")
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
