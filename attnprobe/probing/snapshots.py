@@ -20,12 +20,13 @@ from attnprobe.parts import Part
 from attnprobe.precision import Precision
 from attnprobe.probing.undisturbed import undisturbed
 from attnprobe.readout import Readout, kernel_names
+from attnprobe.resources import batch_size
 from attnprobe.results import Result
 from attnprobe.settings import AnalysisConfig
 from attnprobe.tensors import AttentionInputs
 from attnprobe.types import CheckpointSpec, LoadLedger, Provenance
 
-ON_CPU = 16  # images of a forward pass there; larger ones are no faster
+BESIDE_TRAINING = 4  # part of a device that a probe takes, whose memory holds the training
 ASSUMED = "the weights are those of a training that went on"
 
 
@@ -147,7 +148,7 @@ def _run(
     """Pass the images through the module, batch by batch."""
     first, count = next(module.parameters()), len(images.ids)
     precision = Precision("fp32" if config.precision == "auto" else config.precision)
-    size = config.batch_size or (ON_CPU if first.device.type == "cpu" else 64)
+    size = config.batch_size or _batch_size(images.x, first.device)
     gathered = Gathered(measured.metrics, config.options, count, first.device)
     with (
         capture(module, on_attention, measured.on_features) as taps,
@@ -159,3 +160,9 @@ def _run(
             blank = np.zeros((len(numbers), 32), dtype=np.uint8)
             gathered.add_batch(measured.take(taps.layers), numbers, blank, {})
     return gathered.finish()
+
+
+def _batch_size(x: Tensor, device: torch.device) -> int:
+    """Return how many of the images [n, 3, height, width] go through a pass."""
+    chosen = batch_size(0, (x.shape[1], x.shape[2], x.shape[3]), device)
+    return chosen if device.type == "cpu" else max(1, chosen // BESIDE_TRAINING)
