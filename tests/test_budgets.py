@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from training_runs import npz
@@ -10,6 +11,7 @@ from attnprobe.errors import AttnprobeError, OutputError
 from attnprobe.reproduction import budgets, estimate, growing, reproducing
 from attnprobe.reproduction.steps import steps
 
+EXAMPLES = Path(__file__).parent.parent / "examples" / "budgets"
 OWN = """
 base = "smoke"
 images = 8
@@ -76,6 +78,14 @@ def test_what_is_no_budget_is_refused(tmp_path, text, said):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(AttnprobeError, match=said):
         budgets.load(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_those_of_the_examples_are_studies(tmp_path, images, path):
+    budget = budgets.load(str(path))
+    study = planned(images, tmp_path / "out", budgets.narrowed(budget, methods=["supervised"]))
+    assert study.runs() == [("supervised", 0)]
+    assert budget.training["model"]["patch_size"] == 8
 
 
 def test_a_budget_file_that_is_not_there_is_named(tmp_path):
