@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprobe.checkpoints import sharded, sources, templates
+from attnprobe.checkpoints.building import templates
+from attnprobe.checkpoints.origins import sources
+from attnprobe.checkpoints.reading import sharded
 from attnprobe.errors import AttnprobeError, CheckpointError
 from attnprobe.formats import Format, Weights, convert, formats
 from attnprobe.formats.containers import named_tensors

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from attnprobe.checkpoints import weightfiles
+from attnprobe.checkpoints.reading import weightfiles
 
 OFFICIAL = Path(__file__).resolve().parent / "official"
 DTYPES = (torch.float16, torch.float64, torch.int64, torch.bool, torch.complex64, torch.int8)

@@ -12,7 +12,8 @@ from served import serving
 
 from attnprobe import catalogue
 from attnprobe.catalogue import own
-from attnprobe.checkpoints import cache, load, network, recording, repositories, sources
+from attnprobe.checkpoints import load, recording
+from attnprobe.checkpoints.origins import cache, network, repositories, sources
 from attnprobe.errors import CheckpointError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,7 +6,7 @@ import pytest
 
 from attnprobe import cli
 from attnprobe.catalogue import own
-from attnprobe.checkpoints import cache
+from attnprobe.checkpoints.origins import cache
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def test_an_interrupted_fetch_says_how_to_go_on(run, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("attnprobe.checkpoints.sources.of_record", stop)
+    monkeypatch.setattr("attnprobe.checkpoints.origins.sources.of_record", stop)
     status, _, err = run("checkpoints", "fetch", "mocov3_vit_base")
     assert status == cli.EXIT_INTERRUPTED
     assert err == "interrupted; the same command goes on from here\n"

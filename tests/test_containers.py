@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from attnprobe.checkpoints import extents, load, weightfiles
+from attnprobe.checkpoints import load
+from attnprobe.checkpoints.reading import extents, weightfiles
 from attnprobe.errors import CheckpointError
 
 # torch cannot read SimMIM's, whose configuration is of a class that is not installed

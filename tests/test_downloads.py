@@ -8,7 +8,7 @@ from collections import namedtuple
 import pytest
 from served import serving
 
-from attnprobe.checkpoints import announcing, cache, downloads, network
+from attnprobe.checkpoints.origins import announcing, cache, downloads, network
 from attnprobe.errors import CheckpointError, OutputError
 
 DATA = bytes(range(256)) * 4000

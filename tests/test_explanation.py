@@ -9,7 +9,7 @@ from random_modules import random_vit
 
 from attnprobe import explanation
 from attnprobe.checkpoints import load
-from attnprobe.checkpoints.templates import FAMILIES, names
+from attnprobe.checkpoints.building.templates import FAMILIES, names
 from attnprobe.errors import CheckpointError, FormatError
 
 SPELLING = {

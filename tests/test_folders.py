@@ -12,7 +12,7 @@ from random_modules import random_vit, randomised
 from safetensors.torch import save_file
 
 import attnprobe
-from attnprobe.checkpoints import configs
+from attnprobe.checkpoints.reading import configs
 from attnprobe.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from attnprobe.checkpoints.hashing import PIECE, digesting
+from attnprobe.checkpoints.reading.hashing import PIECE, digesting
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, 2 * PIECE + 17])

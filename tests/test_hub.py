@@ -5,7 +5,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from attnprobe.checkpoints import hub, load
+from attnprobe.checkpoints import load
+from attnprobe.checkpoints.origins import hub
 from attnprobe.errors import CheckpointError
 
 NAME = "vit_tiny_patch16_224"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attnprobe.checkpoints.metadata import parse
+from attnprobe.checkpoints.reading.metadata import parse
 from attnprobe.errors import CheckpointError
 
 

@@ -5,7 +5,8 @@ import timm
 import torch
 from random_modules import randomised
 
-from attnprobe.checkpoints import architecture, building, load, plans
+from attnprobe.checkpoints import load
+from attnprobe.checkpoints.building import architecture, creating, plans
 from attnprobe.errors import AttnprobeError, FormatError
 from attnprobe.formats import convert, identify, unwrap
 
@@ -294,8 +295,8 @@ PUBLISHED = [
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_head_counts_are_known(name):
-    with torch.device("meta"), building.unwritten():
+    with torch.device("meta"), creating.unwritten():
         module = timm.create_model(name)
     shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
-    heads = building.heads(module)
+    heads = creating.heads(module)
     assert plan_of(shapes).kwargs["num_heads"] == heads[0]

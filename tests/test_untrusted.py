@@ -17,7 +17,8 @@ import torch
 from random_modules import random_vit
 from safetensors.torch import save_file
 
-from attnprobe.checkpoints import load, weightfiles
+from attnprobe.checkpoints import load
+from attnprobe.checkpoints.reading import weightfiles
 from attnprobe.errors import CheckpointError, FormatError
 
 

@@ -14,8 +14,10 @@ from torch import nn
 from attnprobe import catalogue, extensions
 from attnprobe.attention import Reader
 from attnprobe.attention.given import Given
-from attnprobe.checkpoints import hub, loading, masked, request, resizing, sources
+from attnprobe.checkpoints import loading, masked, request
+from attnprobe.checkpoints.building import resizing
 from attnprobe.checkpoints.masked import Masked
+from attnprobe.checkpoints.origins import hub, sources
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.formats import Format
 from attnprobe.metrics import Metric

@@ -9,21 +9,17 @@ from typing import Any
 import timm
 from torch import nn
 
-from attnprobe.checkpoints import (
-    architecture,
-    building,
+from attnprobe.checkpoints.building import architecture, creating, ledgers, named, plans
+from attnprobe.checkpoints.masked import Masked, of_file
+from attnprobe.checkpoints.reading import (
     checksums,
     configs,
     extents,
     hashing,
-    ledgers,
     metadata,
-    named,
-    plans,
     sharded,
     weightfiles,
 )
-from attnprobe.checkpoints.masked import Masked, of_file
 from attnprobe.checkpoints.request import LoadOptions
 from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 from attnprobe.formats import Converted, Format, Weights, convert, identify, unwrap
@@ -107,7 +103,7 @@ def _read(opened: weightfiles.Opened, wanted: LoadOptions, own: Sequence[Format]
         asked=wanted.img_size,
     )
     plan, module = _module(shapes)
-    name = building.architecture_name(plan, module)
+    name = creating.architecture_name(plan, module)
     return _Reading(plan, module, converted, name, layout, weights.notes)
 
 
@@ -189,7 +185,7 @@ class _Reading:
 def _module(shapes: architecture.Shapes) -> tuple[architecture.Plan, nn.Module]:
     try:
         plan = plans.plan(shapes)
-        return plan, building.build(plan)
+        return plan, creating.build(plan)
     except CheckpointError:
         raise
     except Exception as error:  # shapes that no release has; timm fails in any way on them

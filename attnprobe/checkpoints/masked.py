@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from attnprobe.checkpoints.weightfiles import Opened
+from attnprobe.checkpoints.reading.weightfiles import Opened
 from attnprobe.formats.containers import named_tensors
 
 DROP, REPLACE = "drop", "replace"

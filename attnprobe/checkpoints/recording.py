@@ -7,7 +7,7 @@ from typing import Any
 import timm
 
 from attnprobe.catalogue import CheckpointRecord, records
-from attnprobe.checkpoints import hub, repositories
+from attnprobe.checkpoints.origins import hub, repositories
 from attnprobe.errors import CheckpointError
 from attnprobe.formats import formats
 

@@ -4,7 +4,7 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from attnprobe.checkpoints import LoadedModel
-from attnprobe.checkpoints.hub import tensors_digest
+from attnprobe.checkpoints.origins.hub import tensors_digest
 from attnprobe.errors import CaptureError
 from attnprobe.types import CheckpointSpec, LoadLedger
 

@@ -28,7 +28,8 @@ def add(name: str, facts: dict[str, Any], *, to: Path | None, overwrite: bool, t
 def fetch(names: tuple[str, ...], *, as_json: bool) -> int:
     """Fetch the weights of records; print where each lies and its hash."""
     wanted = [catalogue.find(name) for name in names]  # a wrong name is told before any download
-    from attnprobe.checkpoints import hashing, hub, sources
+    from attnprobe.checkpoints.origins import hub, sources
+    from attnprobe.checkpoints.reading import hashing
 
     rows = []
     for record in wanted:
@@ -52,7 +53,7 @@ def fetch(names: tuple[str, ...], *, as_json: bool) -> int:
 
 def show(name: str, *, as_json: bool) -> int:
     """Print one record."""
-    from attnprobe.checkpoints import cache
+    from attnprobe.checkpoints.origins import cache
 
     record = catalogue.find(name)
     row: dict[str, Any] = {**asdict(record), "from": catalogue.origin(name)}

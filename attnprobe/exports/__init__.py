@@ -100,7 +100,7 @@ def export(run: Path, out: Path, layout: str | None = None, *, overwrite: bool =
 
 
 def _read(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    from attnprobe.checkpoints import weightfiles
+    from attnprobe.checkpoints.reading import weightfiles
 
     if not path.is_file():
         raise CheckpointError(

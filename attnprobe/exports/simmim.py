@@ -46,7 +46,7 @@ def _built(card: Mapping[str, Any]) -> "tuple[str, dict[str, Tensor]]":
     """Build the backbone of a card for its class and its buffers."""
     import timm
 
-    from attnprobe.checkpoints.building import unwritten
+    from attnprobe.checkpoints.building.creating import unwritten
 
     name, arguments = card.get("architecture", ""), card.get("model_args", {})
     try:

@@ -25,7 +25,7 @@ class Format:
     Attributes:
         name: Public name.
         description: One line for `attnprobe list formats`.
-        family: timm family that holds the weights: a key of `checkpoints.plans.PLANNERS`.
+        family: timm family that holds the weights: a key of `checkpoints.building.plans.PLANNERS`.
         detect: Whether the names and shapes of an encoder are this format's.
         rank: Formats are asked in ascending rank; surer signs come first.
         objective: Training objective that the format implies, or unknown.

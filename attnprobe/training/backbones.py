@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attnprobe import checkpoints
-from attnprobe.checkpoints import weightfiles
+from attnprobe.checkpoints.reading import weightfiles
 from attnprobe.checkpoints.wrapping import wrap
 from attnprobe.errors import AttnprobeError
 from attnprobe.training import shortening

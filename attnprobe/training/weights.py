@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from attnprobe.checkpoints import building, metadata
+from attnprobe.checkpoints.building import creating
+from attnprobe.checkpoints.reading import metadata
 from attnprobe.errors import AttnprobeError, CheckpointError
 from attnprobe.training import backbones, outputs
 
@@ -26,7 +27,7 @@ class Weights:
     def __init__(self, run: "Run") -> None:
         self.run = run
         self._twin: nn.Module | None = None
-        self._heads = building.heads(run.objective.encoder(run.plain))
+        self._heads = creating.heads(run.objective.encoder(run.plain))
         self._check_card()
 
     def encoder(self) -> nn.Module:

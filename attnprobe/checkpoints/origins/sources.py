@@ -7,8 +7,9 @@ from pathlib import Path
 from attnprobe import catalogue, shipped
 from attnprobe.catalogue import CheckpointRecord
 from attnprobe.catalogue.records import FILE, HTTPS, HUB, SHIPPED, TIMM
-from attnprobe.checkpoints import cache, downloads, repositories, transfers, weightfiles
-from attnprobe.checkpoints.announcing import announced
+from attnprobe.checkpoints.origins import cache, downloads, repositories, transfers
+from attnprobe.checkpoints.origins.announcing import announced
+from attnprobe.checkpoints.reading import weightfiles
 from attnprobe.errors import CheckpointError
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attnprobe.checkpoints import metadata
+from attnprobe.checkpoints.reading import metadata
 from attnprobe.errors import CheckpointError
 
 LARGEST = 8 * 2**20  # the names of 21,841 classes, twice, take 2 MiB

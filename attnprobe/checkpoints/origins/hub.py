@@ -11,8 +11,8 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from attnprobe.catalogue.records import TIMM
-from attnprobe.checkpoints import cache, downloads, network
-from attnprobe.checkpoints.announcing import announced
+from attnprobe.checkpoints.origins import cache, downloads, network
+from attnprobe.checkpoints.origins.announcing import announced
 from attnprobe.errors import CheckpointError
 from attnprobe.types import CheckpointSpec, LoadLedger
 

@@ -8,8 +8,14 @@ from collections.abc import Callable
 from pickle import UnpicklingError
 from typing import Any
 
-from attnprobe.checkpoints import storages
-from attnprobe.checkpoints.stackmachine import Builders, Machine, Persistent, Placeholder, put
+from attnprobe.checkpoints.reading import storages
+from attnprobe.checkpoints.reading.stackmachine import (
+    Builders,
+    Machine,
+    Persistent,
+    Placeholder,
+    put,
+)
 
 MOST_STEPS = 5_000_000  # ten seconds; the largest optimizer states have some hundred thousand
 

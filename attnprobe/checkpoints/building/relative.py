@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from attnprobe.checkpoints import architecture, blocks, grids
-from attnprobe.checkpoints.architecture import Plan, Shapes
+from attnprobe.checkpoints.building import architecture, blocks, grids
+from attnprobe.checkpoints.building.architecture import Plan, Shapes
 from attnprobe.errors import FormatError, PartialLoadError
 
 _TABLE = "relative_position_bias_table"

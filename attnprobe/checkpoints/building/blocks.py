@@ -7,8 +7,8 @@ from timm.layers.mlp import SwiGLU, SwiGLUPacked
 from timm.layers.norm import RmsNorm
 from torch import nn
 
-from attnprobe.checkpoints import architecture
-from attnprobe.checkpoints.architecture import Shapes
+from attnprobe.checkpoints.building import architecture
+from attnprobe.checkpoints.building.architecture import Shapes
 
 # names of other libraries by timm's
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swish": "silu"}

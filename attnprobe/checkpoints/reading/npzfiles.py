@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attnprobe import npz
-from attnprobe.checkpoints.zipdirectory import Entry
+from attnprobe.checkpoints.reading.zipdirectory import Entry
 from attnprobe.errors import DISTRUST, CheckpointError
 
 SLACK = 100_000_000  # bytes that a file may unpack to beyond twice its own

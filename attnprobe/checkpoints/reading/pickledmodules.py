@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attnprobe.checkpoints.stackmachine import Placeholder
+from attnprobe.checkpoints.reading.stackmachine import Placeholder
 
 MOST_PARTS = 100_000
 LONGEST_NAME = 300  # characters; a module that holds itself is noticed by it

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
 
-from attnprobe.checkpoints.background import working
+from attnprobe.checkpoints.reading.background import working
 
 PIECE = 2**22
 

@@ -4,8 +4,8 @@ import sys
 from mmap import mmap
 from typing import Any
 
-from attnprobe.checkpoints import storages, unpickle
-from attnprobe.checkpoints.storages import Declared, Storage
+from attnprobe.checkpoints.reading import storages, unpickle
+from attnprobe.checkpoints.reading.storages import Declared, Storage
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

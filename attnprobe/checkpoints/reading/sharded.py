@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attnprobe.checkpoints import configs, folders, weightfiles
-from attnprobe.checkpoints.checksums import Check
-from attnprobe.checkpoints.weightfiles import Opened
+from attnprobe.checkpoints.reading import configs, folders, weightfiles
+from attnprobe.checkpoints.reading.checksums import Check
+from attnprobe.checkpoints.reading.weightfiles import Opened
 from attnprobe.errors import CheckpointError
 
 LARGEST_INDEX = 32 * 2**20

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attnprobe.checkpoints import cache, hashing, network, transfers
-from attnprobe.checkpoints.cache import Receipt
+from attnprobe.checkpoints.origins import cache, network, transfers
+from attnprobe.checkpoints.origins.cache import Receipt
+from attnprobe.checkpoints.reading import hashing
 from attnprobe.errors import CheckpointError, OutputError
 
 CHUNK = 2**20

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from attnprobe.checkpoints import sharded
-from attnprobe.checkpoints.weightfiles import Opened
+from attnprobe.checkpoints.reading import sharded
+from attnprobe.checkpoints.reading.weightfiles import Opened
 from attnprobe.errors import DISTRUST, CheckpointError
 
 SLACK = 64 * 2**20  # bytes by which overlapping tensors together may exceed their file

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprobe.checkpoints.storages import Storage
+from attnprobe.checkpoints.reading.storages import Storage
 
 LARGEST_HEADER = 8_000_000  # about seventy thousand tensors
 LARGEST_SIDE = 2**62

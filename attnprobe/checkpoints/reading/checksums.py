@@ -11,8 +11,8 @@ from mmap import mmap
 from pathlib import Path
 from threading import Event
 
-from attnprobe.checkpoints.background import working
-from attnprobe.checkpoints.zipdirectory import Entry
+from attnprobe.checkpoints.reading.background import working
+from attnprobe.checkpoints.reading.zipdirectory import Entry
 from attnprobe.errors import CheckpointError
 
 Check = tuple[Path, mmap, Entry]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from attnprobe.checkpoints import architecture, blocks, grids, relative, rotary, windows
-from attnprobe.checkpoints.architecture import Plan, Shapes
+from attnprobe.checkpoints.building import architecture, blocks, grids, relative, rotary, windows
+from attnprobe.checkpoints.building.architecture import Plan, Shapes
 from attnprobe.errors import FormatError
 
 PUBLISHED_DEPTHS = {192: 12, 384: 12, 768: 12, 1024: 24, 1280: 32}

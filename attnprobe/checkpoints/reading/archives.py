@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from mmap import mmap
 from typing import Any
 
-from attnprobe.checkpoints import storages, unpickle, zipdirectory
-from attnprobe.checkpoints.storages import Storage
-from attnprobe.checkpoints.zipdirectory import Entry
+from attnprobe.checkpoints.reading import storages, unpickle, zipdirectory
+from attnprobe.checkpoints.reading.storages import Storage
+from attnprobe.checkpoints.reading.zipdirectory import Entry
 from attnprobe.errors import DISTRUST, CheckpointError
 
 _PICKLE = "data.pkl"

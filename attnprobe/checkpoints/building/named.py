@@ -13,10 +13,10 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
-from attnprobe.checkpoints import building
-from attnprobe.checkpoints.architecture import Plan, square
-from attnprobe.checkpoints.hub import near
-from attnprobe.checkpoints.ledgers import running_statistics
+from attnprobe.checkpoints.building import creating
+from attnprobe.checkpoints.building.architecture import Plan, square
+from attnprobe.checkpoints.building.ledgers import running_statistics
+from attnprobe.checkpoints.origins.hub import near
 from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 from attnprobe.formats import Converted, Weights, convert, identify
 from attnprobe.formats.conversion import reason_to_drop
@@ -77,7 +77,7 @@ def _check_arguments(name: str, arguments: Mapping[str, Any], tensors: int) -> N
 
 def _create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
-        with building.unwritten():
+        with creating.unwritten():
             return timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:  # anything at all may be in a stranger's config.json
         raise CheckpointError(

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnprobe.checkpoints import architecture
-from attnprobe.checkpoints.architecture import Plan, Shapes
+from attnprobe.checkpoints.building import architecture
+from attnprobe.checkpoints.building.architecture import Plan, Shapes
 from attnprobe.errors import CheckpointError, FormatError, PartialLoadError
 
 

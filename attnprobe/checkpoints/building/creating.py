@@ -17,7 +17,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from attnprobe.checkpoints.architecture import Plan
+from attnprobe.checkpoints.building.architecture import Plan
 
 _CLASSES: dict[str, Callable[..., nn.Module]] = {
     "vit": VisionTransformer,

@@ -1,7 +1,7 @@
 """The patch grid of an encoder, from its positions, from what is stated, or by custom."""
 
-from attnprobe.checkpoints import architecture
-from attnprobe.checkpoints.architecture import Shapes
+from attnprobe.checkpoints.building import architecture
+from attnprobe.checkpoints.building.architecture import Shapes
 from attnprobe.errors import PartialLoadError
 
 Grid = tuple[int, int]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnprobe.checkpoints import architecture, blocks, grids
-from attnprobe.checkpoints.architecture import Plan, Shapes
+from attnprobe.checkpoints.building import architecture, blocks, grids
+from attnprobe.checkpoints.building.architecture import Plan, Shapes
 from attnprobe.errors import FormatError
 
 # blocks whose norms come after attention and MLP look like any others: (width, depth)

@@ -14,8 +14,8 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from attnprobe.catalogue.records import HUB
-from attnprobe.checkpoints import network
-from attnprobe.checkpoints.weightfiles import SUFFIXES
+from attnprobe.checkpoints.origins import network
+from attnprobe.checkpoints.reading.weightfiles import SUFFIXES
 from attnprobe.errors import CheckpointError
 
 COMPANIONS = ("config.json", "preprocessor_config.json", "open_clip_config.json")

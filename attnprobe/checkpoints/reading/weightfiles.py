@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from attnprobe.checkpoints import (
+from attnprobe.checkpoints.reading import (
     archives,
     folders,
     legacy,
@@ -25,8 +25,8 @@ from attnprobe.checkpoints import (
     storages,
     zipdirectory,
 )
-from attnprobe.checkpoints.checksums import Check
-from attnprobe.checkpoints.stackmachine import Placeholder
+from attnprobe.checkpoints.reading.checksums import Check
+from attnprobe.checkpoints.reading.stackmachine import Placeholder
 from attnprobe.errors import CheckpointError
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".ckpt", ".tar")

@@ -1,0 +1,1 @@
+"""From names and shapes of tensors to the timm module that holds them, and its weights."""
