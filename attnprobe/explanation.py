@@ -7,6 +7,7 @@ their shapes agree, which is most of a new format's record.
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -157,10 +158,7 @@ def _groups(shapes: Mapping[str, Shape]) -> tuple[tuple[str, int, int], ...]:
 
 
 def _patterns(shapes: Mapping[str, Shape]) -> tuple[tuple[str, Shape, int], ...]:
-    counted: dict[tuple[str, Shape], int] = {}
-    for name, shape in shapes.items():
-        key = _pattern(name), shape
-        counted[key] = counted.get(key, 0) + 1
+    counted = Counter((_pattern(name), shape) for name, shape in shapes.items())
     rows = ((pattern, shape, count) for (pattern, shape), count in counted.items())
     return tuple(sorted(rows, key=lambda row: -row[2] * torch.Size(row[1]).numel()))
 
