@@ -17,7 +17,7 @@ from test_report import HOSTILE, payload, read, words
 from attnprobe import claims, plugins
 from attnprobe.errors import OutputError, ResultError
 from attnprobe.plots import fills
-from attnprobe.report import page_of, studypage, studysummary
+from attnprobe.report import page_of, studypage, studysummary, tables
 from attnprobe.reproduction import budgets
 from attnprobe.reproduction import study as plans
 from attnprobe.reproduction.steps import steps
@@ -452,6 +452,11 @@ def test_a_planned_study_is_read_as_it_was_planned(tmp_path, name):
     everything = steps(plan, workers=0)
     assert planned(one) == len(everything)
     assert set(missing(one)["step"]) == {step.name for step in everything}
+
+
+def test_a_change_has_the_decimals_of_its_interval():
+    found = pd.DataFrame({"change": [-12.3], "change_low": [-14.1], "change_high": [0.18]})
+    assert set(tables.built("drops", "", found).places) == {2}
 
 
 def test_the_page_says_what_was_found_and_is_safe(copy):

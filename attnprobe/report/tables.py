@@ -50,7 +50,10 @@ HEADINGS = {
     "distance_max": "Largest distance",
 }
 TIMES = " \N{MULTIPLICATION SIGN} "
-ALIKE = ("value", "change", "low", "high", "head_min", "head_max", "head_sd", "uniform")
+ALIKE = (
+    *("value", "low", "high", "change", "change_low", "change_high"),
+    *("head_min", "head_max", "head_sd", "uniform"),
+)
 DIGITS = 4
 SMALL = {"p": 4, "q": 4}  # decimals of what is read for how small it is
 ORDER = ("distance", "entropy", "head_kl_mean", "head_kl", "prefix_mass", "cka")
