@@ -35,7 +35,7 @@ def manifest(run: "Run", *, status: str, command: str, created: str) -> dict[str
         "command": command,
         "model": _model(run),
         "data": _data(run),
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "device": device_name(run.accelerator.device),
         "precision": precision_of(run.accelerator),
         "processes": run.accelerator.num_processes,
