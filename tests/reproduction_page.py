@@ -1,12 +1,15 @@
 """The page of the study that has been run: its tables are written here.
 
-    python tests/reproduction_page.py STUDY  # what `attnprobe reproduce` wrote, finished or not
-    python tests/reproduction_page.py        # from the tables in docs/reproduction
+    python tests/reproduction_page.py STUDY [FURTHER...]  # what `attnprobe reproduce` wrote
+    python tests/reproduction_page.py                     # from the tables in docs/reproduction
+
+Studies may be unfinished. Further ones, each of a budget of its own, have two tables together.
 
 A test compares the page with what is written here; what is said between the tables is not.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +23,10 @@ from attnprobe.study.settings import METHODS, SCORES
 from attnprobe.study.statements import PAPER
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reproduction.md"
-KEPT = ("findings", "accuracies", "drops", "emergence", "missing", "layers")
+KEPT = ("findings", "accuracies", "drops", "emergence", "missing", "layers", "course")
+FURTHER = tuple(
+    f"further_{name}" for name in ("findings", "accuracies", "layers", "course", "emergence")
+)
 BY_LAYER = {
     "distance": "attention distance, part of uniform's",
     "entropy": "attention entropy, part of uniform's",
@@ -44,7 +50,13 @@ def blocks(tables):
         "findings": findings(tables["findings"]),
         "emergence": emergence(tables["emergence"]),
         "layers": layers(tables["layers"]),
+        "course": course(tables["course"]),
         "missing": missing(tables["missing"]),
+        "further_layers": layers(tables["further_layers"]),
+        "further_emergence": emergence(tables["further_emergence"]),
+        "further_accuracies": further_accuracies(tables["further_accuracies"]),
+        "further_course": course(tables["further_course"]),
+        "further_findings": further_findings(tables["further_findings"]),
     }
 
 
@@ -61,14 +73,42 @@ def layers_of(study):
     return pd.concat(parts, ignore_index=True).round(4)
 
 
+def course_of(study):
+    """What was left of every run's head diversity at each probe; untrained, nothing can be."""
+    claim, rows = claims.load("diversity_collapses"), []
+    for run in study.runs:
+        for result in run.probes:
+            alone = replace(study, runs=(replace(run, result=result),))
+            value = quantities(alone, claim, run.method).get(run.seed)
+            if result.model["step"]:
+                told = {"step": result.model["step"], "epoch": result.model["epoch"]}
+                rows.append({"method": run.method, "seed": run.seed, **told, "kept": value})
+    return pd.DataFrame(rows).round(4)
+
+
+def course(table):
+    """The diversity kept by each run, probe by probe."""
+    rows = []
+    for (*study, method, seed), held in table.groupby(_keys(table), sort=False):
+        name = ", ".join([*study, METHODS[method], f"seed {seed}"])
+        rows.append([name, _told(held, "kept", "{:.2f}")])
+    return _table(["", "divergence kept (epoch)"], rows)
+
+
 def layers(table):
     """Layer means, a row an encoder, from the first layer to the last."""
     rows = []
-    for (method, seed), held in table.groupby(["method", "seed"], sort=False):
+    for (*study, method, seed), held in table.groupby(_keys(table), sort=False):
         values = [held.loc[held["metric"] == metric, "value"] for metric in BY_LAYER]
         cells = [", ".join(f"{value:.3g}" for value in one) for one in values]
-        rows.append([f"{METHODS[method]}, seed {seed}", *cells, f"{held['kept'].iloc[0]:.2f}"])
+        name = ", ".join([*study, METHODS[method], f"seed {seed}"])
+        rows.append([name, *cells, f"{held['kept'].iloc[0]:.2f}"])
     return _table(["", *BY_LAYER.values(), "divergence kept"], rows)
+
+
+def _keys(table):
+    """Columns that tell a run of a table: of several studies, their name first."""
+    return [name for name in ("study", "method", "seed") if name in table]
 
 
 def accuracies(scores, drops):
@@ -121,23 +161,45 @@ def findings(table):
     return "\n".join(parts)
 
 
+def further_findings(table):
+    """What further studies find of the same statements, by the same rules."""
+    known = table[table["verdict"] != judging.ABSENT]
+    lines = [[row.study, row.says, row.measured, row.verdict] for row in known.itertuples()]
+    return _table(["", "said", "measured", "holds?"], lines)
+
+
 def emergence(table):
     """Means over the last third of the layers at each probe, and the epoch of it."""
     columns = {
         "distance": "attention distance, part of uniform's",
         "head_kl": "head divergence, nats",
     }
-    rows = [
-        [name, *(_course(table[table["method"] == method], metric) for metric in columns)]
-        for method, name in METHODS.items()
-        if (table["method"] == method).any()
-    ]
+    rows = []
+    for (*study, method, _), held in table.groupby(_keys(table), sort=False):
+        name = ", ".join([*study, METHODS[method]])
+        rows.append([name, *(_course(held, metric) for metric in columns)])
     return _table(["", *columns.values()], rows)
 
 
+def further_accuracies(scores):
+    """Accuracies of further studies in percent, a row a method of a study."""
+    rows = []
+    for (study, method), held in scores.groupby(["study", "method"], sort=False):
+        cells = [_percent(held.set_index("score"), score) for score in SCORES]
+        rows.append([f"{study}, {METHODS[method]}", *cells])
+    return _table(["", *SCORES.values()], rows)
+
+
 def _course(table, metric):
-    held = table[table["metric"] == metric].sort_values("epoch").drop_duplicates("step")
-    return ", ".join(f"{row.value:.3g} ({round(row.epoch, 1):g})" for row in held.itertuples())
+    return _told(table[table["metric"] == metric], "value", "{:.3g}")
+
+
+def _told(table, column, form):
+    """Values of a column and their epochs; a run that ends at a probe is measured there once."""
+    held = table.assign(epoch=table["epoch"].round(1)).sort_values("step")
+    held = held.drop_duplicates("epoch", keep="last")
+    cells = zip(held[column], held["epoch"], strict=True)
+    return ", ".join(f"{form.format(value)} ({epoch:g})" for value, epoch in cells)
 
 
 def missing(table):
@@ -154,7 +216,7 @@ def _table(heads, rows):
 
 def read(folder):
     """Tables of docs/reproduction."""
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in KEPT}
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in KEPT + FURTHER}
 
 
 def written(text, tables):
@@ -166,15 +228,25 @@ def written(text, tables):
 
 
 def main(arguments=None, page=PAGE):
-    """Keep the tables of a study, where one is given, and write the blocks of the page."""
+    """Keep the tables of studies, where some are given, and write the blocks of the page."""
     kept = page.with_suffix("")
-    for study in sys.argv[1:] if arguments is None else arguments:
-        kept.mkdir(exist_ok=True)
-        whole = load(study)
-        tables = summarise(whole).tables | {"layers": layers_of(whole)}
-        for name in KEPT:
-            replace_file(kept / f"{name}.csv", tables[name].to_csv(index=False))
+    first, *further = [*map(tables_of, sys.argv[1:] if arguments is None else arguments)] or [{}]
+    tables = {name: first[name] for name in KEPT if first}
+    for name in FURTHER if further else ():
+        tables[name] = pd.concat([one[name.removeprefix("further_")] for one in further])
+    kept.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table = table if name in FURTHER else table.drop(columns="study")
+        replace_file(kept / f"{name}.csv", table.to_csv(index=False))
     replace_file(page, written(page.read_text(), read(kept)))
+
+
+def tables_of(folder):
+    """Tables of a study, its name a column of each."""
+    study = load(folder)
+    own = {"layers": layers_of(study), "course": course_of(study)}
+    tables = summarise(study).tables | own
+    return {name: table.assign(study=study.settings["name"]) for name, table in tables.items()}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from reproduction_page import PAGE, blocks, main, read, written
 from test_study import write_study
 
-from attnprobe.study import judging
+from attnprobe.study import judging, load
 from attnprobe.study.settings import METHODS
 from attnprobe.study.statements import PAPER, statements
 
@@ -26,6 +26,7 @@ TABLES = {
     "emergence": pd.DataFrame(
         {
             "method": ["mae"] * 2,
+            "seed": [0] * 2,
             "metric": ["distance"] * 2,
             "step": [0, 10],
             "epoch": [0, 1.5],
@@ -42,7 +43,14 @@ TABLES = {
             "kept": [0.7] * 3,
         }
     ),
+    "course": pd.DataFrame(
+        {"method": "mae", "seed": 0, "step": [5, 9], "epoch": [0.52, 1], "kept": [1.5, 0.7]}
+    ),
     "missing": pd.DataFrame({"step": ["comparison"], "state": ["not done yet"]}),
+}
+TABLES |= {
+    f"further_{name}": TABLES[name].assign(study="mine")
+    for name in ("findings", "layers", "emergence", "accuracies", "course")
 }
 
 
@@ -63,10 +71,16 @@ def test_the_page_is_what_its_tables_give():
 
 
 def test_the_tables_are_of_todays_statements_and_verdicts_follow_from_their_numbers():
-    table = read(PAGE.with_suffix(""))["findings"].fillna({"low": 0, "high": 0, "limit": 0})
+    tables = read(PAGE.with_suffix(""))
     words = ["finding", "topic", "says", "place", "rule"]
     known = [(one.key, one.topic, one.says, one.place, one.rule) for one in statements()]
-    assert list(table[words].itertuples(index=False, name=None)) == known
+    studies = [held for _, held in tables["further_findings"].groupby("study", sort=False)]
+    for table in (tables["findings"], *studies):
+        assert list(table[words].itertuples(index=False, name=None)) == known
+        verdicts_follow(table.fillna({"low": 0, "high": 0, "limit": 0}))
+
+
+def verdicts_follow(table):
     decided = table[~table["verdict"].isin([judging.OPEN, judging.ABSENT])]
     assert len(decided)
     for row in decided.itertuples():
@@ -92,21 +106,33 @@ def test_blocks_are_the_numbers_of_the_tables():
     assert "| B." not in found["findings"]
     assert "| MAE | 1 (0), 0.5 (1.5) |  |" in found["emergence"]
     assert "| MAE, seed 0 | 0.5, 0.6 |  | 0.1 | 0.70 |" in found["layers"]
+    assert "| MAE, seed 0 | 1.50 (0.5), 0.70 (1) |" in found["course"]
+    assert "| mine, MAE, seed 0 | 1.50 (0.5), 0.70 (1) |" in found["further_course"]
+    assert "| mine | A. | 1. | holds |" in found["further_findings"]
+    assert "| B." not in found["further_findings"]
+    assert "| mine, MAE | 1 (0), 0.5 (1.5) |  |" in found["further_emergence"]
+    assert "| mine, MAE, seed 0 | 0.5, 0.6 |" in found["further_layers"]
+    assert "| mine, MAE | - | 50.0 | - | - |" in found["further_accuracies"]
     assert found["missing"] == "- `comparison`: not done yet\n"
     whole = blocks(TABLES | {"missing": TABLES["missing"].head(0)})
     assert "every step of the study has been run" in whole["missing"]
 
 
 def test_a_page_is_written_from_a_study(page, tmp_path):
-    main([str(write_study(tmp_path / "study"))], page)
+    study = str(write_study(tmp_path / "study"))
+    main([study, study], page)
     text = page.read_text()
     assert "| SimMIM | - | 39.9 | 49.9 | 82.9 | 69.8 |" in text
     assert "- `comparison`: not done yet" in text
-    main([], page)
-    assert page.read_text() == text
+    name = load(study).settings["name"]
+    assert f"| {name}, SimMIM | - | 39.9 | 49.9 | 82.9 |" in text
+    assert f"| {name}, SimMIM, seed 0 |" in text
+    for again in ([], [study]):
+        main(again, page)
+        assert page.read_text() == text
 
 
 def test_a_page_without_a_block_is_refused(page, tmp_path):
     page.write_text("nothing")
     with pytest.raises(SystemExit, match="has no block for accuracies"):
-        main([str(write_study(tmp_path / "study"))], page)
+        main([str(write_study(tmp_path / "study"))] * 2, page)
