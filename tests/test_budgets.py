@@ -86,6 +86,7 @@ def test_those_of_the_examples_are_studies(tmp_path, images, path):
     runs = planned(images, tmp_path / "out", budget).runs()
     assert ("supervised", 0) in runs
     assert {seed for _, seed in runs} == {0}
+    assert budget.model.startswith("ViT-Mini/8")
     assert budget.training["model"]["patch_size"] == 8
 
 

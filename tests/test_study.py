@@ -454,6 +454,12 @@ def test_a_planned_study_is_read_as_it_was_planned(tmp_path, name):
     assert set(missing(one)["step"]) == {step.name for step in everything}
 
 
+def test_a_study_that_drops_no_block_has_no_figure_of_it(tmp_path):
+    tables = summarise(load(write_study(tmp_path / "study", dropped=[0]))).tables
+    assert tables["drops"].empty
+    assert "finetuned" in set(tables["accuracies"]["score"])
+
+
 def test_a_change_has_the_decimals_of_its_interval():
     found = pd.DataFrame({"change": [-12.3], "change_low": [-14.1], "change_high": [0.18]})
     assert set(tables.built("drops", "", found).places) == {2}

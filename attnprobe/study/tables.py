@@ -77,14 +77,19 @@ def _accuracies(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def _drops(study: Study) -> Iterator[dict[str, Any]]:
-    """Yield each fine-tuned accuracy, and its change from that with all blocks, seed by seed."""
+    """Yield each fine-tuned accuracy, and its change from that with all blocks, seed by seed.
+
+    A method of which nothing was dropped yet has no rows: its accuracy stands among the others.
+    """
     numbers = sorted(number for number in study.settings["dropped"] if number > 0)
     for method in study.settings["drops"]:
         _, values = changes(study, method)
         each = [values.mean(0), *intervals.of_mean(values)] if len(values) else []
         known = dict(zip(numbers, zip(*each, strict=True), strict=False))
-        for dropped in (0, *numbers):
-            rows = by_seed(study, method, "finetuned", dropped)
+        found = {n: by_seed(study, method, "finetuned", n) for n in (0, *numbers)}
+        if not any(len(found[number]) for number in numbers):
+            continue
+        for dropped, rows in found.items():
             if len(rows):
                 told = zip(CHANGES, known.get(dropped, (np.nan,) * 3), strict=True)
                 yield {"method": method, "dropped": dropped, **_seeded(rows), **dict(told)}
