@@ -201,7 +201,7 @@ def test_page_and_figures_follow_the_colour_scheme(visit, scheme):
     assert (sum(map(int, re.findall(r"\d+", ink))) > 384) == (scheme == "dark")
 
 
-@pytest.mark.parametrize("name", ["one", "several"])
+@pytest.mark.parametrize("name", [pytest.param("one", marks=pytest.mark.slow), "several"])
 def test_phone_width_never_scrolls_sideways(visit, name):
     page = visit(name, viewport={"width": 390, "height": 800})
     draw_all(page)

@@ -107,7 +107,9 @@ def units_at(page):
     return page.evaluate("head => head.cellIndex", head.element_handle())
 
 
-@pytest.mark.parametrize("name", ["pair", "uneven", "many"])
+@pytest.mark.parametrize(
+    "name", ["pair", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uneven", "many"))]
+)
 def test_phone_width_never_scrolls_sideways(visit, name):  # noqa: F811
     page = visit(name, viewport={"width": 390, "height": 800})
     draw_all(page)

@@ -329,7 +329,13 @@ def test_a_panel_is_saved_as_a_file(visit, kind):  # noqa: F811
         assert b"<script" not in data
 
 
-@pytest.mark.parametrize("name", ["one", "two", "deep", "bare", "apart"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("one", "deep", "bare", "apart")),
+    ],
+)
 def test_phone_width_never_scrolls_sideways(visit, name):  # noqa: F811
     page = open_views(visit, name, viewport={"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 390

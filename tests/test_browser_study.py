@@ -41,7 +41,7 @@ def test_a_study_that_began_says_what_is_missing(visit):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["one", "begun"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_phone_width_shows_statement_numbers_and_verdict(visit, name, scheme):  # noqa: F811
     page = visit(name, viewport={"width": 390, "height": 800}, color_scheme=scheme)
     draw_all(page)

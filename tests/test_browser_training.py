@@ -73,7 +73,7 @@ def test_without_a_script_the_last_picture_and_the_words_are_there(visit):  # no
 
 
 @pytest.mark.parametrize("name", ["one", "cut"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_phone_width_never_scrolls_sideways(visit, name, scheme):  # noqa: F811
     page = visit(name, viewport={"width": 390, "height": 800}, color_scheme=scheme)
     draw_all(page)
