@@ -241,7 +241,7 @@ def device_name(device: torch.device) -> str:
 
 
 @cache
-def versions_used() -> dict[str, str]:
-    """Return the versions of what a measurement rests on."""
-    names = ("attnprobe", "torch", "timm", "numpy", "scipy", "pandas")
+def versions_used(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of packages; by default of what a measurement rests on."""
+    names = packages or ("attnprobe", "torch", "timm", "numpy", "scipy", "pandas")
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}

@@ -1,14 +1,11 @@
 """The facts of a run, for manifest.json, its model card and its page."""
 
 import json
-import sys
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnprobe.analysis import device_name
+from attnprobe.analysis import device_name, versions_used
 from attnprobe.errors import OutputError
 from attnprobe.training import outputs
 
@@ -18,6 +15,7 @@ if TYPE_CHECKING:
     from attnprobe.training.assembly import Run
 
 SCHEMA = 1
+RESTS_ON = ("attnprobe", "torch", "timm", "accelerate", "torchvision", "numpy", "pillow")
 
 
 def manifest(run: "Run", *, status: str, command: str, created: str) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def manifest(run: "Run", *, status: str, command: str, created: str) -> dict[str
         "command": command,
         "model": _model(run),
         "data": _data(run),
-        "versions": dict(_versions()),
+        "versions": dict(versions_used(*RESTS_ON)),
         "device": device_name(run.accelerator.device),
         "precision": precision_of(run.accelerator),
         "processes": run.accelerator.num_processes,
@@ -131,9 +129,3 @@ def written(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
-
-
-@cache
-def _versions() -> dict[str, str]:
-    names = ("attnprobe", "torch", "timm", "accelerate", "torchvision", "numpy", "pillow")
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
