@@ -54,7 +54,7 @@ def blocks(tables):
         "missing": missing(tables["missing"]),
         "further_layers": layers(tables["further_layers"]),
         "further_emergence": emergence(tables["further_emergence"]),
-        "further_accuracies": further_accuracies(tables["further_accuracies"]),
+        "further_accuracies": accuracies(tables["further_accuracies"], tables["drops"].head(0)),
         "further_course": course(tables["further_course"]),
         "further_findings": further_findings(tables["further_findings"]),
     }
@@ -78,37 +78,44 @@ def course_of(study):
     claim, rows = claims.load("diversity_collapses"), []
     for run in study.runs:
         for result in run.probes:
+            if result.model["step"] == 0:
+                continue
             alone = replace(study, runs=(replace(run, result=result),))
             value = quantities(alone, claim, run.method).get(run.seed)
-            if result.model["step"]:
-                told = {"step": result.model["step"], "epoch": result.model["epoch"]}
-                rows.append({"method": run.method, "seed": run.seed, **told, "kept": value})
+            told = {"step": result.model["step"], "epoch": result.model["epoch"]}
+            rows.append({"method": run.method, "seed": run.seed, **told, "kept": value})
     return pd.DataFrame(rows).round(4)
 
 
 def course(table):
     """The diversity kept by each run, probe by probe."""
-    rows = []
-    for (*study, method, seed), held in table.groupby(_keys(table), sort=False):
-        name = ", ".join([*study, METHODS[method], f"seed {seed}"])
-        rows.append([name, _told(held, "kept", "{:.2f}")])
+    rows = [
+        [f"{name}, seed {held['seed'].iloc[0]}", _told(held, "kept", "{:.2f}")]
+        for name, held in _each(table, "method", "seed")
+    ]
     return _table(["", "divergence kept (epoch)"], rows)
 
 
 def layers(table):
     """Layer means, a row an encoder, from the first layer to the last."""
     rows = []
-    for (*study, method, seed), held in table.groupby(_keys(table), sort=False):
+    for name, held in _each(table, "method", "seed"):
         values = [held.loc[held["metric"] == metric, "value"] for metric in BY_LAYER]
         cells = [", ".join(f"{value:.3g}" for value in one) for one in values]
-        name = ", ".join([*study, METHODS[method], f"seed {seed}"])
-        rows.append([name, *cells, f"{held['kept'].iloc[0]:.2f}"])
+        one = held.iloc[0]
+        rows.append([f"{name}, seed {one['seed']}", *cells, f"{one['kept']:.2f}"])
     return _table(["", *BY_LAYER.values(), "divergence kept"], rows)
 
 
-def _keys(table):
-    """Columns that tell a run of a table: of several studies, their name first."""
-    return [name for name in ("study", "method", "seed") if name in table]
+def _each(table, *columns):
+    """The groups of a table by columns, named by method; of several studies, after the study."""
+    keys = ["study", *columns] if "study" in table else [*columns]
+    for _, held in table.groupby(keys, sort=False):
+        one = held.iloc[0]
+        yield (
+            ", ".join([*(one[["study"]] if "study" in table else ()), METHODS[one["method"]]]),
+            held,
+        )
 
 
 def accuracies(scores, drops):
@@ -116,11 +123,9 @@ def accuracies(scores, drops):
     numbers = sorted({int(number) for number in drops["dropped"]} - {0})
     heads = [*SCORES.values(), *(f"Without the last {number} blocks" for number in numbers)]
     rows = []
-    for method, name in METHODS.items():
-        held = scores[scores["method"] == method].set_index("score")
-        cut = drops[drops["method"] == method].set_index("dropped")
-        if held.empty:
-            continue
+    for name, rated in _each(scores, "method"):
+        held = rated.set_index("score")
+        cut = drops[drops["method"] == held["method"].iloc[0]].set_index("dropped")
         cells = [_percent(held, score) for score in SCORES]
         rows.append([name, *cells, *(_percent(cut, number) for number in numbers)])
     return _table(["", *heads], rows)
@@ -174,20 +179,11 @@ def emergence(table):
         "distance": "attention distance, part of uniform's",
         "head_kl": "head divergence, nats",
     }
-    rows = []
-    for (*study, method, _), held in table.groupby(_keys(table), sort=False):
-        name = ", ".join([*study, METHODS[method]])
-        rows.append([name, *(_course(held, metric) for metric in columns)])
+    rows = [
+        [name, *(_course(held, metric) for metric in columns)]
+        for name, held in _each(table, "method")
+    ]
     return _table(["", *columns.values()], rows)
-
-
-def further_accuracies(scores):
-    """Accuracies of further studies in percent, a row a method of a study."""
-    rows = []
-    for (study, method), held in scores.groupby(["study", "method"], sort=False):
-        cells = [_percent(held.set_index("score"), score) for score in SCORES]
-        rows.append([f"{study}, {METHODS[method]}", *cells])
-    return _table(["", *SCORES.values()], rows)
 
 
 def _course(table, metric):
